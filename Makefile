@@ -1,0 +1,46 @@
+# Each target does its own set-up: a fresh clone and `make test` is enough.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+CODE   := cowlib mkfs_cow cow_debug_tree
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint fmt demo bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with the project and its tools in it
+
+test: $(STAMP) ## run the tests (as root, for those which ask the kernel and btrfs-progs)
+	$(BIN)/pytest $(ARGS)
+
+lint: $(STAMP) ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: $(STAMP) ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(STAMP) ## format a loop device, fill it, mount it, look at it (DEMO_TREE=DIR: fill it from there)
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh $(DEMO_TREE)
+
+bench: $(STAMP) ## compare time and memory with btrfs-progs (BENCH_TREE, BENCH_DIR, RUNS)
+	$(BIN)/python scripts/bench.py $(ARGS)
+
+clean: ## remove .venv and everything made
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find $(CODE) tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: name another with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""``mkfs.cow``: makes a btrfs, empty or filled from a directory or a tar, reproducibly."""

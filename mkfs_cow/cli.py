@@ -1,0 +1,172 @@
+"""The command line of ``mkfs.cow``: arguments, progress, words for people."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cowlib import __version__
+from cowlib.errors import CowError
+from mkfs_cow.features import describe_features, parse_features
+from mkfs_cow.options import (
+    Options,
+    parse_compression,
+    parse_csum_type,
+    parse_epoch,
+    parse_inode_flags,
+    parse_size,
+    parse_subvolume,
+    parse_uuid,
+)
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+_EPILOG = """Examples: mkfs.cow /dev/sdX ; mkfs.cow -L system --rootdir tree/ --compress zstd:9 --shrink system.img ;
+SOURCE_DATE_EPOCH=0 mkfs.cow -U 5a1d… --from-tar rootfs.tar root.img"""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mkfs.cow, part of cowtools v{__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+def mkfs(
+    devices: Annotated[list[Path] | None, typer.Argument(metavar="DEVICE...", show_default=False)] = None,
+    data: Annotated[str | None, typer.Option("-d", "--data", metavar="PROFILE", help="data profile [single]")] = None,
+    metadata: Annotated[
+        str | None,
+        typer.Option(
+            "-m",
+            "--metadata",
+            metavar="PROFILE",
+            help="metadata profile [dup; raid1 on several devices]: single, dup, "
+            "raid0, raid1, raid1c3, raid1c4, raid10, raid5, raid6",
+        ),
+    ] = None,
+    mixed: Annotated[bool, typer.Option("-M", "--mixed", help="data and metadata in the same block groups")] = False,
+    nodesize: Annotated[str | None, typer.Option("-n", "--nodesize", metavar="SIZE", help="tree block [16K]")] = None,
+    sectorsize: Annotated[str, typer.Option("-s", "--sectorsize", metavar="SIZE", help="data block")] = "4K",
+    csum: Annotated[
+        str, typer.Option("--csum", "--checksum", metavar="TYPE", help="crc32c, xxhash, sha256 or blake2")
+    ] = "crc32c",
+    label: Annotated[str, typer.Option("-L", "--label", help="name of the filesystem")] = "",
+    fsid: Annotated[str | None, typer.Option("-U", "--uuid", metavar="UUID", help="its UUID [random]")] = None,
+    device_uuid: Annotated[
+        str | None, typer.Option("--device-uuid", metavar="UUID", help="UUID of the only device")
+    ] = None,
+    byte_count: Annotated[
+        str | None, typer.Option("-b", "--byte-count", metavar="SIZE", help="use this much of each device")
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-O", "--features", metavar="LIST", help="features by comma, ^ turns one off; list-all shows them"
+        ),
+    ] = None,
+    rootdir: Annotated[
+        Path | None, typer.Option("-r", "--rootdir", metavar="DIR", help="take in this directory tree")
+    ] = None,
+    from_tar: Annotated[
+        str | None,
+        typer.Option("--from-tar", metavar="FILE", help="take in this tar; - reads standard input"),
+    ] = None,
+    subvol: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-u",
+            "--subvol",
+            metavar="TYPE:DIR",
+            help="make DIR (below --rootdir) a subvolume: rw, ro, default, default-ro",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="GLOB", help="leave out what matches; with / the whole path"),
+    ] = None,
+    compress: Annotated[
+        str, typer.Option("--compress", metavar="ALGO[:LEVEL]", help="zstd (1-15), zlib (1-9), lzo or no")
+    ] = "no",
+    inode_flags: Annotated[
+        list[str] | None,
+        typer.Option("--inode-flags", metavar="FLAGS:PATH", help="nodatacow, nodatasum for PATH and what is below"),
+    ] = None,
+    shrink: Annotated[bool, typer.Option("--shrink", help="make the filesystem (and an image file) minimal")] = False,
+    nodiscard: Annotated[bool, typer.Option("-K", "--nodiscard", help="do not discard the device first")] = False,
+    force: Annotated[bool, typer.Option("-f", "--force", help="overwrite an existing filesystem")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="only errors and warnings")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="tell what was made as JSON")] = False,
+    version: Annotated[
+        bool, typer.Option("-V", "--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Make a btrfs on DEVICE..., empty or filled from a directory or a tar.
+
+    The same input, UUID (-U) and SOURCE_DATE_EPOCH give the same bytes.
+    """
+    lists = features or []
+    if "list-all" in lists:
+        typer.echo(describe_features())
+        return
+    if not devices:
+        raise typer.BadParameter("which device?", param_hint="DEVICE...")
+    try:
+        options = Options(
+            devices=devices,
+            data_profile=data,
+            metadata_profile=metadata,
+            mixed=mixed,
+            nodesize=None if nodesize is None else parse_size(nodesize),
+            sectorsize=parse_size(sectorsize),
+            csum_type=parse_csum_type(csum),
+            label=os.fsencode(label),
+            fsid=None if fsid is None else parse_uuid(fsid),
+            device_uuid=None if device_uuid is None else parse_uuid(device_uuid),
+            byte_count=None if byte_count is None else parse_size(byte_count),
+            features=parse_features(lists),
+            rootdir=rootdir,
+            from_tar=from_tar,
+            subvolumes=[parse_subvolume(text) for text in subvol or []],
+            inode_flags=[parse_inode_flags(text) for text in inode_flags or []],
+            exclude=exclude or [],
+            compression=parse_compression(compress),
+            shrink=shrink,
+            discard=not nodiscard,
+            force=force,
+            source_date_epoch=parse_epoch(os.environ.get("SOURCE_DATE_EPOCH")),
+        )
+        _run(options, quiet=quiet, as_json=as_json)
+    except CowError as error:
+        _tell_error(error)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("mkfs.cow: interrupted; nothing that mounts was made", err=True)
+        raise typer.Exit(130) from None
+
+
+def _tell_error(error: CowError) -> None:
+    hint = f" ({error.hint})" if error.hint else ""
+    typer.echo(f"mkfs.cow: {error}{hint}", err=True)
+
+
+def _run(options: Options, *, quiet: bool, as_json: bool) -> None:
+    from mkfs_cow.make import make_filesystem
+    from mkfs_cow.progress import ProgressBar
+
+    logging.basicConfig(format="mkfs.cow: %(message)s", level=logging.WARNING)
+    with ProgressBar(enabled=not quiet) as bar:
+        summary = make_filesystem(options, progress=bar.update, warn=bar.warn)
+    if as_json:
+        typer.echo(json.dumps(summary.as_json(), indent=2))
+    elif not quiet:
+        typer.echo(summary.as_text())
+    if summary.warnings:
+        count = len(summary.warnings)
+        typer.echo(f"mkfs.cow: {count} warning(s): the filesystem is good, but not everything went in", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,258 @@
+"""What stands in each tree of the new filesystem: from the source's tables to items."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from cowlib.btree import ItemTable
+from cowlib.errors import UsageError
+from cowlib.format import FileExtentType, InodeFlag, ObjectId
+from mkfs_cow.chunks import DeviceSpace, NewChunk
+from mkfs_cow.data import Written
+from mkfs_cow.forest import Forest
+from mkfs_cow.identity import GENERATION, Identity
+from mkfs_cow.options import Options, subvolume_of
+from mkfs_cow.source import empty_tree, scan_directory, scan_tar, split_tree
+from mkfs_cow.source.tables import Tree
+from mkfs_cow.trees.extents import (
+    block_group_items,
+    checksum_items,
+    data_extent_items,
+    file_extent_items,
+)
+from mkfs_cow.trees.subvolume import FIRST_INODE, entry_indices, inline_items, subvolume_items
+from mkfs_cow.trees.system import (
+    Subvolume,
+    TreeLocation,
+    chunk_tree,
+    data_reloc_tree,
+    device_tree,
+    quota_tree,
+    root_item,
+    root_tree_directory,
+    subvolume_references,
+    uuid_tree,
+)
+
+_NOWHERE = TreeLocation(0, 0, 0)
+
+
+def read_source(
+    options: Options, now: int, progress: Callable[[str, int, int], None], warn: Callable[[str], None]
+) -> list[Tree]:
+    """The trees to make: the top one, then one for each subvolume in the order of ``options.subvolumes``.
+
+    Raises UsageError for a subvolume or a flagged path that is not there, CowError for a source that cannot be read.
+    """
+    clamp = options.source_date_epoch
+
+    def count(done: int) -> None:
+        progress("reading names", done, 0)
+
+    if options.rootdir is not None:
+        tree = scan_directory(
+            options.rootdir,
+            exclude=options.exclude,
+            clamp=clamp,
+            ignore=_own_files(options),
+            warn=warn,
+            progress=count,
+        )
+    elif options.from_tar is not None:
+        tree = scan_tar(options.from_tar, exclude=options.exclude, clamp=clamp, now=now, warn=warn, progress=count)
+    else:
+        tree = empty_tree(now)
+    trees = split_tree(tree, [spec.path for spec in options.subvolumes])
+    return _flagged(trees, options)
+
+
+def _own_files(options: Options) -> list[tuple[int, int]]:
+    """The image files being made, as (st_dev, st_ino): they must not go into themselves."""
+    found = []
+    for path in options.devices:
+        if path.exists():
+            st = path.stat()
+            found.append((st.st_dev, st.st_ino))
+    return found
+
+
+def _flagged(trees: list[Tree], options: Options) -> list[Tree]:
+    """The trees with the inode flags that were asked for: a directory's go to all that is below it in its subvolume."""
+    subvolumes = [b"", *(spec.path for spec in options.subvolumes)]
+    for spec in options.inode_flags:
+        inside = subvolume_of(spec.path, subvolumes)
+        number = subvolumes.index(inside)
+        tree = trees[number]
+        top = tree.find(spec.path[len(inside) :].lstrip(b"/"))
+        if top is None:
+            raise UsageError(f"--inode-flags: there is no {os.fsdecode(spec.path)} in the source")
+        below = _below(tree, top)
+        regular, bits = tree.is_type(stat.S_IFREG), np.zeros(len(tree), np.uint64)
+        if spec.nodatasum or spec.nodatacow:
+            bits[below & (regular | (not spec.nodatacow))] |= np.uint64(InodeFlag.NODATASUM)
+        if spec.nodatacow:
+            bits[below] |= np.uint64(InodeFlag.NODATACOW)
+        trees[number] = replace(tree, flags=tree.flags | bits)
+    return trees
+
+
+def _below(tree: Tree, top: int) -> npt.NDArray[np.bool_]:
+    """Which inodes are ``top`` or hang below it: bool (rows,)."""
+    inside = np.zeros(len(tree), bool)
+    inside[top] = True
+    names = tree.names
+    here = names.inode >= 0
+    parent, child = names.parent[here], names.inode[here]
+    while True:
+        reached = child[inside[parent]]
+        if inside[reached].all():
+            return inside
+        inside[reached] = True
+
+
+class TreeContents:
+    """Puts every tree of one filesystem into a `Forest`."""
+
+    def __init__(self, forest: Forest, identity: Identity, options: Options, written: Written) -> None:
+        self.forest = forest
+        self.identity = identity
+        self.options = options
+        self.written = written
+        self.nodesize = options.nodesize or 0
+        self.subvolumes = self._subvolumes()
+
+    def _subvolumes(self) -> list[Subvolume]:
+        """The top subvolume, then the others by number, each with where it hangs."""
+        top = int(ObjectId.FS_TREE)
+        found = {0: Subvolume(top, self.identity.subvolume(top))}
+        ids = self._tree_ids()
+        for parent, tree in enumerate(self.written.trees):
+            names = tree.names
+            index = entry_indices(names.parent)
+            for row in np.flatnonzero(names.inode < 0).tolist():
+                number = ~int(names.inode[row])
+                found[number] = Subvolume(
+                    tree_id=ids[number],
+                    uuid=self.identity.subvolume(ids[number]),
+                    readonly=self.options.subvolumes[number - 1].readonly,
+                    parent_id=ids[parent],
+                    dirid=int(names.parent[row]) + FIRST_INODE,
+                    index=int(index[row]),
+                    name=names.name[row],
+                )
+        return [found[number] for number in sorted(found)]
+
+    def _tree_ids(self) -> list[int]:
+        """Tree ids by tree number: the top one's, then from 256."""
+        count = len(self.written.trees)
+        return [int(ObjectId.FS_TREE), *range(FIRST_INODE, FIRST_INODE + count - 1)]
+
+    def add_all(self) -> None:
+        """Every tree: those of files first, so that their nodes stand together at the front."""
+        ids = self._tree_ids()
+        for number, tree_id in enumerate(ids):
+            self.forest.add(tree_id, self._subvolume_table(number, ids))
+        self._add_data_extents(np.array(ids, np.uint64))
+        sums = self.written.sums
+        self.forest.add(
+            ObjectId.CSUM_TREE,
+            checksum_items(sums.logical, sums.csum, self.options.sectorsize, self.nodesize),
+        )
+        self.forest.add(ObjectId.UUID_TREE, uuid_tree(self.subvolumes))
+        self.forest.add(ObjectId.DATA_RELOC_TREE, data_reloc_tree(GENERATION, self.identity.now, self.nodesize))
+        if self._quotas:
+            self.forest.add_late(ObjectId.QUOTA_TREE, self._quota_table)
+        space = self.forest.space
+        if self.forest.style.block_group_tree:
+            self.forest.add_late(ObjectId.BLOCK_GROUP_TREE, lambda: block_group_items(space.all_groups()))
+        self.forest.add_late(ObjectId.DEV_TREE, lambda: device_tree(*self._devices, self.identity.chunk_tree.bytes))
+        self.forest.add_late(
+            ObjectId.CHUNK_TREE,
+            lambda: chunk_tree(*self._devices, self.identity.fsid.bytes, self.options.sectorsize),
+        )
+        self.forest.add_late(ObjectId.ROOT_TREE, self._root_table)
+
+    @property
+    def _devices(self) -> tuple[list[DeviceSpace], list[NewChunk]]:
+        chunks = self.forest.space.chunks
+        return chunks.devices, chunks.chunks
+
+    @property
+    def _quotas(self) -> bool:
+        return "quota" in self.options.features or "squota" in self.options.features
+
+    def _subvolume_table(self, number: int, ids: list[int]) -> ItemTable:
+        tree, extents = self.written.trees[number], self.written.extents
+        tables = subvolume_items(
+            tree,
+            ids,
+            self.written.nbytes[number],
+            GENERATION,
+            self.nodesize,
+            "extref" in self.options.features,
+        )
+        mine = extents.tree == number
+        regular = np.flatnonzero(mine & (extents.type != FileExtentType.INLINE))
+        tables.append(file_extent_items(extents, regular, GENERATION))
+        inline = np.flatnonzero(mine & (extents.type == FileExtentType.INLINE))
+        payload = extents.payload[inline]
+        data = (
+            np.frombuffer(extents.inline.data, np.uint8),
+            extents.inline.start[payload],
+            extents.inline.lengths[payload],
+        )
+        tables.append(
+            inline_items(
+                extents.inode[inline],
+                extents.ram_bytes[inline],
+                extents.compression[inline],
+                data,
+                GENERATION,
+            )
+        )
+        return ItemTable.concat(tables).sorted()
+
+    def _add_data_extents(self, ids: npt.NDArray[np.uint64]) -> None:
+        extents = self.written.extents
+        rows = np.flatnonzero((extents.type != FileExtentType.INLINE) & (extents.disk_bytenr != 0))
+        self.forest.data_extents = data_extent_items(
+            ids[extents.tree[rows]], extents, rows, GENERATION, owner_refs="squota" in self.options.features
+        )
+
+    def _quota_table(self) -> ItemTable:
+        """What each subvolume uses: its nodes, and its data as it is on disk."""
+        extents = self.written.extents
+        stored = np.where(extents.disk_bytenr != 0, extents.disk_num_bytes, np.uint64(0))
+        data = [int(stored[extents.tree == number].sum()) for number in range(len(self.written.trees))]
+        usage = {
+            tree_id: used + self._location(tree_id).node_count * self.nodesize
+            for tree_id, used in zip(self._tree_ids(), data, strict=True)
+        }
+        return quota_tree(usage, GENERATION, simple="squota" in self.options.features)
+
+    def _location(self, owner: int) -> TreeLocation:
+        """Where a tree is; while nothing is placed yet any place will do, as sizes don't depend on it."""
+        tree = self.forest.trees.get(owner)
+        return _NOWHERE if tree is None else tree.location
+
+    def _root_table(self) -> ItemTable:
+        forest, now = self.forest, self.identity.now
+        subvolumes = {subvolume.tree_id: subvolume for subvolume in self.subvolumes}
+        default = int(ObjectId.FS_TREE)
+        for number, spec in enumerate(self.options.subvolumes, 1):
+            if spec.default:
+                default = self._tree_ids()[number]
+        tables = [root_tree_directory(default, GENERATION, now, self.nodesize)]
+        tables += [
+            root_item(owner, self._location(owner), subvolumes.get(owner), GENERATION, now, self.nodesize)
+            for owner in forest.owners
+            if owner not in (ObjectId.ROOT_TREE, ObjectId.CHUNK_TREE)
+        ]
+        tables += [subvolume_references(subvolume) for subvolume in self.subvolumes if subvolume.parent_id]
+        return ItemTable.concat(tables).sorted()

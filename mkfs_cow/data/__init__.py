@@ -1,0 +1,1 @@
+"""The data of files, from a source into extents on the devices."""

@@ -1,0 +1,76 @@
+"""Data stored as it is: every address is known before the first byte is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cowlib.checksum import csum_blocks
+from mkfs_cow.data.extents import InlineBuilder, Stored
+from mkfs_cow.data.flights import Flights
+from mkfs_cow.data.plan import Batch, DataOptions, Plan, recut
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mkfs_cow.data.reader import Reader
+    from mkfs_cow.data.sink import Sink
+
+_WRITERS = 3
+
+
+class PlainStore:
+    """Takes batches and writes each at once. A context manager: on leaving it everything is written.
+
+    ``plan`` is the plan cut to the room there is, ``runs`` the checksums of each write with its address, ``small``
+    the inline data.
+    """
+
+    def __init__(self, plan: Plan, sink: Sink, options: DataOptions) -> None:
+        pieces = sink.allocate(plan.total) if plan.total else []
+        self.plan = recut(plan, pieces, options)
+        self.runs: list[tuple[int, NDArray[np.uint8]]] = []
+        self._sink = sink
+        self._options = options
+        lengths = np.array([length for _, length in pieces], dtype=np.int64)
+        self._piece_start = np.cumsum(lengths) - lengths
+        self._piece_address = np.array([address for address, _ in pieces], dtype=np.int64)
+        self.small = InlineBuilder()
+        runs = self.runs
+        self._flights: Flights[tuple[int, NDArray[np.uint8]]] = Flights(
+            _WRITERS, _WRITERS + 2, options.batch_bytes, lambda _, run: runs.append(run)
+        )
+
+    def __enter__(self) -> PlainStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._flights.__exit__(*exc)
+
+    def take(self, batch: Batch, reader: Reader) -> None:
+        """Reads one batch and sends it on its way."""
+        for file, data in reader.inline(batch):
+            self.small.add(file, data)
+        if batch.start < batch.stop:
+            buffer = self._flights.buffer()
+            reader.fill(batch, buffer)
+            (address,) = self._address(np.array([batch.start]))[0].tolist()
+            self._flights.start(buffer, self._write, address, batch.stop - batch.start)
+
+    def stored(self) -> Stored:
+        """The extents, lost files included."""
+        chunks = self.plan.chunks
+        address, piece = self._address(chunks.start)
+        length, none = chunks.length, np.zeros_like(piece)
+        return Stored(chunks.file, chunks.offset, length, length, address, length, none, piece)
+
+    def _write(self, buffer: NDArray[np.uint8], address: int, length: int) -> tuple[int, NDArray[np.uint8]]:
+        data = buffer[:length]
+        self._sink.write(address, data)
+        return address, csum_blocks(self._options.csum_type, data, self._options.sectorsize)
+
+    def _address(self, start: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The address of each place in the stream, and the number of the piece it is in."""
+        piece = np.searchsorted(self._piece_start, start, side="right") - 1
+        return self._piece_address[piece] + start - self._piece_start[piece], piece

@@ -1,0 +1,72 @@
+"""Where data goes: room in data chunks, and writes to it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Sink(Protocol):
+    """The data side of a new filesystem. Only ``write`` is called from several threads at once."""
+
+    def allocate(self, nbytes: int) -> list[tuple[int, int]]:
+        """Room for ``nbytes``, whole sectors: (logical address, bytes) of each piece, together exactly that much.
+
+        A piece is contiguous and does not leave its block group. Raises NoSpaceError.
+        """
+        ...
+
+    def write(self, logical: int, data: NDArray[np.uint8]) -> None:
+        """Writes whole sectors from page-aligned memory, into one allocated piece."""
+        ...
+
+
+@dataclass
+class MeasuringSink:
+    """A sink with endless room that keeps nothing, to find out how much is needed."""
+
+    used: int = 0
+
+    def allocate(self, nbytes: int) -> list[tuple[int, int]]:
+        self.used += nbytes
+        return [(self.used - nbytes, nbytes)]
+
+    def write(self, logical: int, data: NDArray[np.uint8]) -> None:
+        pass
+
+
+@dataclass
+class Cursor:
+    """Hands out the room of a sink bit by bit, to extents that must each be contiguous.
+
+    What is left of a piece when an extent does not fit into it stays unused: less than an extent in each piece.
+    """
+
+    sink: Sink
+    _pieces: deque[tuple[int, int]] = field(default_factory=deque)
+    _count: int = 0
+
+    def place(self, lengths: list[int]) -> list[tuple[int, int]]:
+        """An address for each extent, and the number of the piece it is in."""
+        placed = []
+        left = sum(lengths)
+        for length in lengths:
+            while not self._pieces or self._pieces[0][1] < length:
+                if self._pieces:
+                    self._pieces.popleft()
+                    self._count += 1
+                else:
+                    self._pieces.extend(self.sink.allocate(left))
+            address, room = self._pieces.popleft()
+            placed.append((address, self._count))
+            left -= length
+            if room > length:
+                self._pieces.appendleft((address + length, room - length))
+            else:
+                self._count += 1
+        return placed

@@ -1,0 +1,273 @@
+"""Making a filesystem from start to end: look, plan, write data, build trees, write nodes, at last the superblocks."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import numpy as np
+import numpy.typing as npt
+
+from cowlib.checksum import csum_size
+from cowlib.device import Device
+from cowlib.format import BlockGroupFlag, Compression, IncompatFeature
+from cowlib.volume import ChunkMap, Volume
+from mkfs_cow.chunks import ChunkAllocator, DeviceSpace, describe_kind
+from mkfs_cow.contents import TreeContents, read_source
+from mkfs_cow.data import DataOptions, Written, estimate, measure, write_data
+from mkfs_cow.forest import Forest, ForestStyle
+from mkfs_cow.identity import Identity
+from mkfs_cow.layout import check_fits, choose_profiles, metadata_estimate, needed_bytes, reserve, too_small
+from mkfs_cow.options import Options, csum_name
+from mkfs_cow.source.tables import Tree
+from mkfs_cow.space import SpaceAllocator
+from mkfs_cow.summary import Summary
+from mkfs_cow.superblock import SuperblockFacts, write_superblocks
+from mkfs_cow.targets import Target, erase, inspect_target, open_targets, truncate
+from mkfs_cow.trees.system import chunk_payload
+
+#: (what is being done, how much of it is done, how much there is in all; 0: not known)
+Progress = Callable[[str, int, int], None]
+
+#: An image file that is made for its contents is this much larger than they need: room for the kernel to write.
+_IMAGE_SLACK = 10
+
+_MIN_IMAGE = 128 << 20
+
+#: Nodes larger than the pages of the first kernels need a feature bit.
+_PAGE_SIZE = 4096
+
+
+class _Maker:
+    """One run: the options, what was found out about them, and the steps in order."""
+
+    def __init__(self, options: Options, progress: Progress, warn: Callable[[str], None]) -> None:
+        self.options = options
+        self.progress = progress
+        self.warnings: list[str] = []
+        self._warn_user = warn
+        self.profiles = choose_profiles(options)
+        now = int(time.time()) if options.source_date_epoch is None else options.source_date_epoch
+        self.identity = Identity(options.fsid or uuid.uuid4(), now)
+        self.nodesize = options.nodesize or 0
+        self.csum_size = csum_size(options.csum_type)
+
+    def warn(self, text: str) -> None:
+        """Tells the user of something that was left out, and remembers it."""
+        self.warnings.append(text)
+        self._warn_user(text)
+
+    def run(self) -> Summary:
+        """Makes the filesystem; raises CowError with the devices untouched where that can be known beforehand."""
+        targets = self._inspect(None)
+        trees = read_source(self.options, self.identity.now, self.progress, self.warn)
+        data_options = self._data_options()
+        expected = estimate(trees, data_options)
+        data_bytes, metadata_bytes = (
+            expected.data,
+            metadata_estimate(trees, expected, self.options, self.csum_size),
+        )
+        if self.options.filled:
+            targets = self._inspect(self._image_size(data_bytes, metadata_bytes))
+        chunks = ChunkAllocator(self._devices(targets))
+        fits = check_fits(chunks, self.profiles, data_bytes, metadata_bytes)
+        if self.options.compression and (self.options.shrink or not fits):
+            # Only compressing everything tells how much it really takes; nothing is written yet.
+            data_bytes = measure(trees, data_options, progress=self._step("measuring", data_bytes)).data
+            fits = check_fits(chunks, self.profiles, data_bytes, metadata_bytes)
+        if not fits:
+            raise too_small(chunks, self.profiles, data_bytes, metadata_bytes)
+        return self._write(targets, trees, data_options, chunks, data_bytes, metadata_bytes)
+
+    def _inspect(self, wanted: int | None) -> list[Target]:
+        options = self.options
+        if wanted is None and options.filled:
+            wanted = _MIN_IMAGE
+        return [
+            inspect_target(path, options.byte_count, wanted, options.sectorsize, options.force)
+            for path in options.devices
+        ]
+
+    def _image_size(self, data_bytes: int, metadata_bytes: int) -> int:
+        """How large each image file has to be at least for what goes in, and a little to spare."""
+        count = len(self.options.devices)
+        needed = needed_bytes(self.profiles, count, data_bytes, metadata_bytes) // count
+        return max(_MIN_IMAGE, needed + needed // _IMAGE_SLACK)
+
+    def _devices(self, targets: list[Target]) -> list[DeviceSpace]:
+        own = self.options.device_uuid
+        return [
+            DeviceSpace(devid, own or self.identity.device(devid), target.size)
+            for devid, target in enumerate(targets, 1)
+        ]
+
+    def _data_options(self) -> DataOptions:
+        options = self.options
+        compression = options.compression
+        return DataOptions(
+            sectorsize=options.sectorsize,
+            csum_type=options.csum_type,
+            compression=compression.algorithm if compression else Compression.NONE,
+            level=compression.level if compression else 0,
+            no_holes="no-holes" in options.features,
+            max_inline=min(2048, self.nodesize // 2),
+        )
+
+    def _step(self, name: str, total: int) -> Callable[[int], None]:
+        return lambda done: self.progress(name, done, total)
+
+    def _write(
+        self,
+        targets: list[Target],
+        trees: list[Tree],
+        data_options: DataOptions,
+        chunks: ChunkAllocator,
+        data_bytes: int,
+        metadata_bytes: int,
+    ) -> Summary:
+        space = SpaceAllocator(chunks, self.profiles)
+        reserve(space, data_bytes, metadata_bytes, shrink=self.options.shrink)
+        with ExitStack() as stack:
+            opened = open_targets(targets, stack)
+            for device in opened:
+                erase(device, self.options.discard)
+            by_id: dict[int, Device | None] = dict(enumerate(opened, 1))
+            volume = Volume(by_id, self._chunk_map(chunks))
+            stack.callback(volume.close)
+            space.on_new_chunk = lambda: setattr(volume, "chunks", self._chunk_map(chunks))
+            sink = _Sink(space, volume)
+            written = write_data(
+                trees, sink, data_options, progress=self._step("writing data", data_bytes), warn=self.warn
+            )
+            stored = written.extents.disk_bytenr != 0
+            space.settle_data(written.extents.disk_bytenr[stored], written.extents.disk_num_bytes[stored])
+            if not space.kind_for(BlockGroupFlag.DATA) & BlockGroupFlag.METADATA:
+                space.drop_unused(BlockGroupFlag.DATA)
+            self.progress("building trees", 0, 0)
+            forest = self._forest(space, written)
+            forest.place()
+            if self.options.shrink:
+                for device_space in chunks.devices:
+                    device_space.total_bytes = device_space.end
+            self.progress("writing trees", 0, 0)
+            forest.write(volume)
+            volume.flush()
+            facts = self._facts(forest, space, written)
+            write_superblocks(volume, facts, chunks.devices)
+            volume.flush()
+        if self.options.shrink:
+            for target, device_space in zip(targets, chunks.devices, strict=True):
+                truncate(target.path, device_space.total_bytes)
+        return self._summary(facts, space, written)
+
+    def _chunk_map(self, chunks: ChunkAllocator) -> ChunkMap:
+        by_id = {device.devid: device for device in chunks.devices}
+        payloads = [chunk_payload(chunk, by_id, self.options.sectorsize) for chunk in chunks.chunks]
+        size = np.array([len(payload) for payload in payloads], np.int64)
+        logical = np.array([chunk.logical for chunk in chunks.chunks], np.uint64)
+        buffer = np.frombuffer(b"".join(payloads), np.uint8)
+        return ChunkMap.from_items(logical, buffer, np.cumsum(size) - size, size)
+
+    def _forest(self, space: SpaceAllocator, written: Written) -> Forest:
+        """All trees of the filesystem, shaped but not placed."""
+        options = self.options
+        style = ForestStyle(
+            nodes=self.identity.node_style(self.nodesize, options.csum_type),
+            skinny="skinny-metadata" in options.features,
+            free_space_tree="free-space-tree" in options.features,
+            block_group_tree="block-group-tree" in options.features,
+        )
+        forest = Forest(space, style)
+        contents = TreeContents(forest, self.identity, options, written)
+        contents.add_all()
+        return forest
+
+    def _facts(self, forest: Forest, space: SpaceAllocator, written: Written) -> SuperblockFacts:
+        options = self.options
+        return SuperblockFacts(
+            identity=self.identity,
+            label=options.label,
+            nodesize=self.nodesize,
+            sectorsize=options.sectorsize,
+            csum_type=options.csum_type,
+            incompat=self._incompat(space, written),
+            compat_ro=options.features.compat_ro,
+            trees={owner: tree.location for owner, tree in forest.trees.items()},
+            system_chunks=[group.chunk for group in space.groups[BlockGroupFlag.SYSTEM]],
+            bytes_used=space.bytes_used,
+        )
+
+    def _incompat(self, space: SpaceAllocator, written: Written) -> IncompatFeature:
+        """The incompatible features that are in use, asked for or not."""
+        bits = self.options.features.incompat | IncompatFeature.MIXED_BACKREF
+        if self.nodesize > _PAGE_SIZE:
+            bits |= IncompatFeature.BIG_METADATA
+        if any(spec.default for spec in self.options.subvolumes):
+            bits |= IncompatFeature.DEFAULT_SUBVOL
+        used = set(np.unique(written.extents.compression).tolist())
+        if Compression.LZO in used:
+            bits |= IncompatFeature.COMPRESS_LZO
+        if Compression.ZSTD in used:
+            bits |= IncompatFeature.COMPRESS_ZSTD
+        flags = 0
+        for group in space.all_groups():
+            flags |= group.chunk.flags
+        if flags & (BlockGroupFlag.RAID5 | BlockGroupFlag.RAID6):
+            bits |= IncompatFeature.RAID56
+        if flags & (BlockGroupFlag.RAID1C3 | BlockGroupFlag.RAID1C4):
+            bits |= IncompatFeature.RAID1C34
+        return bits
+
+    def _summary(self, facts: SuperblockFacts, space: SpaceAllocator, written: Written) -> Summary:
+        groups = []
+        for kind, members in space.groups.items():
+            length = sum(group.chunk.length for group in members)
+            used = sum(group.used for group in members)
+            if members:
+                groups.append((describe_kind(kind), self.profiles[kind].name, length, used))
+        return Summary(
+            fsid=self.identity.fsid,
+            label=self.options.label.decode("utf-8", "replace"),
+            nodesize=self.nodesize,
+            sectorsize=self.options.sectorsize,
+            csum=csum_name(self.options.csum_type),
+            features=sorted(self.options.features.names),
+            devices=[
+                (space_of.devid, space_of.total_bytes, str(path))
+                for space_of, path in zip(space.chunks.devices, self.options.devices, strict=True)
+            ],
+            groups=groups,
+            total_bytes=sum(device.total_bytes for device in space.chunks.devices),
+            bytes_used=facts.bytes_used,
+            inodes=sum(int(np.count_nonzero(tree.nlink)) for tree in written.trees) if self.options.filled else 0,
+            subvolumes=len(self.options.subvolumes),
+            warnings=self.warnings,
+        )
+
+
+class _Sink:
+    """Where file data goes: space from the allocator, bytes to the volume."""
+
+    def __init__(self, space: SpaceAllocator, volume: Volume) -> None:
+        self._space = space
+        self._volume = volume
+
+    def allocate(self, nbytes: int) -> list[tuple[int, int]]:
+        """Space for data as (logical, bytes) pieces."""
+        return self._space.take_data(nbytes)
+
+    def write(self, logical: int, data: npt.NDArray[np.uint8]) -> None:
+        """Writes whole sectors; safe from several threads."""
+        self._volume.write(logical, data)
+
+
+def make_filesystem(options: Options, *, progress: Progress, warn: Callable[[str], None]) -> Summary:
+    """Makes a filesystem as ``options`` say.
+
+    ``progress`` is told how far each step is; ``warn`` gets a line for each thing that could not be taken in whole.
+    Raises CowError: with the devices untouched for everything that can be known before writing.
+    """
+    options.validate()
+    return _Maker(options, progress, warn).run()

@@ -1,0 +1,236 @@
+"""What a user asks of a new filesystem, checked before any device is touched."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cowlib.errors import UsageError
+from cowlib.format import LABEL_SIZE, Compression, CsumType
+from mkfs_cow.features import DEFAULTS, FeatureSet
+
+CSUM_TYPES = {
+    "crc32c": CsumType.CRC32,
+    "xxhash": CsumType.XXHASH,
+    "xxhash64": CsumType.XXHASH,
+    "sha256": CsumType.SHA256,
+    "blake2": CsumType.BLAKE2,
+    "blake2b": CsumType.BLAKE2,
+}
+
+
+def csum_name(csum_type: CsumType) -> str:
+    """A checksum type as users spell it."""
+    return next(name for name, value in CSUM_TYPES.items() if value == csum_type)
+
+
+_UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
+
+#: Algorithm, its default level and its highest one. LZO has no levels.
+_COMPRESSIONS = {
+    "zlib": (Compression.ZLIB, 3, 9),
+    "lzo": (Compression.LZO, 1, 1),
+    "zstd": (Compression.ZSTD, 3, 15),
+}
+
+
+@dataclass(frozen=True)
+class CompressionChoice:
+    """How file data is compressed: ``algorithm`` and ``level``."""
+
+    algorithm: Compression
+    level: int
+
+
+@dataclass(frozen=True)
+class SubvolumeSpec:
+    """A directory below the root directory that becomes a subvolume: ``path`` relative to it, as bytes."""
+
+    path: bytes
+    readonly: bool
+    default: bool
+
+
+@dataclass(frozen=True)
+class InodeFlagsSpec:
+    """Inode flags for ``path`` (relative to the root directory) and what is below it in the same subvolume."""
+
+    path: bytes
+    nodatacow: bool
+    nodatasum: bool
+
+
+@dataclass
+class Options:
+    """Everything that shapes a new filesystem. Sizes are bytes; None means: choose what suits the devices."""
+
+    devices: list[Path]
+    data_profile: str | None = None
+    metadata_profile: str | None = None
+    mixed: bool = False
+    nodesize: int | None = None
+    sectorsize: int = 4096
+    csum_type: CsumType = CsumType.CRC32
+    label: bytes = b""
+    fsid: uuid.UUID | None = None
+    device_uuid: uuid.UUID | None = None
+    byte_count: int | None = None
+    features: FeatureSet = DEFAULTS
+    rootdir: Path | None = None
+    from_tar: str | None = None
+    subvolumes: list[SubvolumeSpec] = field(default_factory=list)
+    inode_flags: list[InodeFlagsSpec] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
+    compression: CompressionChoice | None = None
+    shrink: bool = False
+    discard: bool = True
+    force: bool = False
+    source_date_epoch: int | None = None
+
+    @property
+    def filled(self) -> bool:
+        """Whether anything goes in at all."""
+        return self.rootdir is not None or self.from_tar is not None
+
+    def validate(self) -> None:
+        """Settles what one option decides for another; raises UsageError for what cannot be meant."""
+        if "mixed-bg" in self.features:
+            self.mixed = True
+        if self.mixed:
+            self.features = self.features.with_("mixed-bg")
+            self._validate_mixed()
+        if self.nodesize is None:
+            self.nodesize = 16384
+        _power_of_two("sector size", self.sectorsize, 4096, 65536)
+        _power_of_two("node size", self.nodesize, self.sectorsize, 65536)
+        if len(self.label) >= LABEL_SIZE or b"\n" in self.label or b"\0" in self.label:
+            raise UsageError(f"label must be shorter than {LABEL_SIZE} bytes, without newline or NUL")
+        if len(self.devices) > 1 and self.device_uuid is not None:
+            raise UsageError("--device-uuid is for a filesystem on one device")
+        if len(self.devices) != len({device.resolve() for device in self.devices}):
+            raise UsageError("the same device is given twice")
+        self._validate_source()
+
+    def _validate_mixed(self) -> None:
+        if self.data_profile and self.metadata_profile and self.data_profile != self.metadata_profile:
+            raise UsageError("with mixed block groups the data and metadata profiles must be the same")
+        self.nodesize = self.nodesize or self.sectorsize
+        if self.nodesize != self.sectorsize:
+            raise UsageError("with mixed block groups the node size must be the sector size")
+
+    def _validate_source(self) -> None:
+        if self.rootdir is not None and self.from_tar is not None:
+            raise UsageError("--rootdir and --from-tar exclude each other")
+        if self.rootdir is not None and not self.rootdir.is_dir():
+            raise UsageError(f"{self.rootdir}: not a directory")
+        if self.subvolumes and self.rootdir is None:
+            raise UsageError("--subvol needs --rootdir")
+        for name, given in (
+            ("--shrink", self.shrink),
+            ("--compress", self.compression),
+            ("--exclude", self.exclude),
+            ("--inode-flags", self.inode_flags),
+        ):
+            if given and not self.filled:
+                raise UsageError(f"{name} needs --rootdir or --from-tar")
+        if sum(spec.default for spec in self.subvolumes) > 1:
+            raise UsageError("only one subvolume can be the default")
+        paths = [spec.path for spec in self.subvolumes]
+        if len(paths) != len(set(paths)):
+            raise UsageError("the same subvolume is given twice")
+
+
+def _power_of_two(what: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high or value & (value - 1):
+        raise UsageError(f"{what} {value} must be a power of two from {low} to {high}")
+
+
+def parse_size(text: str) -> int:
+    """Bytes from text like ``4096``, ``16K`` or ``1.5g`` (powers of 1024); raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgtpe]?)(?:i?b)?", text.strip().lower())
+    if match is None:
+        raise UsageError(f"'{text}' is not a size", hint="write bytes, or a number with K, M, G, T, P or E")
+    number, unit = match.groups()
+    factor = 1 << _UNITS[unit]
+    return int(number) * factor if "." not in number else int(float(number) * factor)
+
+
+def parse_compression(text: str) -> CompressionChoice | None:
+    """``ALGO[:LEVEL]`` as given to ``--compress``; ``no`` gives None. Raises UsageError."""
+    name, _, level_text = text.lower().partition(":")
+    if name in ("no", "none"):
+        return None
+    if name not in _COMPRESSIONS:
+        raise UsageError(f"unknown compression '{name}'", hint="choose zstd, zlib, lzo or no")
+    algorithm, default, highest = _COMPRESSIONS[name]
+    if not level_text:
+        return CompressionChoice(algorithm, default)
+    if not level_text.isdigit() or not 1 <= int(level_text) <= highest:
+        raise UsageError(f"level '{level_text}' is not one of {name}: 1 to {highest}")
+    return CompressionChoice(algorithm, int(level_text))
+
+
+def _relative_path(text: str) -> bytes:
+    """A path below the root directory in one spelling: no ``.``, no doubled or trailing slashes. Raises UsageError."""
+    parts = [part for part in text.encode("utf-8", "surrogateescape").split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise UsageError(f"'{text}' leaves the root directory")
+    return b"/".join(parts)
+
+
+def parse_subvolume(text: str) -> SubvolumeSpec:
+    """``[TYPE:]DIR`` as given to ``--subvol``; without a type it is ``rw``. Raises UsageError."""
+    kind, colon, path = text.partition(":")
+    if not colon or "/" in kind:
+        kind, path = "rw", text
+    if kind not in ("rw", "ro", "default", "default-ro"):
+        raise UsageError(f"unknown subvolume type '{kind}'", hint="choose rw, ro, default or default-ro")
+    relative = _relative_path(path)
+    if not relative:
+        raise UsageError(f"'{text}': the root directory is a subvolume already")
+    return SubvolumeSpec(relative, readonly=kind in ("ro", "default-ro"), default=kind.startswith("default"))
+
+
+def parse_inode_flags(text: str) -> InodeFlagsSpec:
+    """``FLAGS:PATH`` as given to ``--inode-flags``; raises UsageError."""
+    flags, colon, path = text.partition(":")
+    names = set(filter(None, flags.split(",")))
+    if not colon or not names or not names <= {"nodatacow", "nodatasum"}:
+        raise UsageError(f"'{text}' is not FLAGS:PATH", hint="FLAGS are nodatacow and nodatasum, by comma")
+    return InodeFlagsSpec(_relative_path(path), "nodatacow" in names, "nodatasum" in names)
+
+
+def parse_uuid(text: str) -> uuid.UUID:
+    """A UUID in its usual spelling; raises UsageError."""
+    try:
+        value = uuid.UUID(text)
+    except ValueError:
+        raise UsageError(f"'{text}' is not a UUID") from None
+    if value.int == 0:
+        raise UsageError("the UUID of zeros means: none")
+    return value
+
+
+def parse_csum_type(text: str) -> CsumType:
+    """A checksum type by name; raises UsageError."""
+    if text.lower() not in CSUM_TYPES:
+        raise UsageError(f"unknown checksum type '{text}'", hint="choose crc32c, xxhash, sha256 or blake2")
+    return CSUM_TYPES[text.lower()]
+
+
+def parse_epoch(text: str | None) -> int | None:
+    """The value of ``SOURCE_DATE_EPOCH`` in seconds, None where it is not set; raises UsageError."""
+    if text is None or text == "":
+        return None
+    if not re.fullmatch(r"-?\d+", text):
+        raise UsageError(f"SOURCE_DATE_EPOCH is '{text}', not a number of seconds")
+    return int(text)
+
+
+def subvolume_of(path: bytes, subvolumes: Sequence[bytes]) -> bytes:
+    """The innermost of ``subvolumes`` (relative paths, the root's is empty) that ``path`` lies in or is."""
+    parents = [s for s in subvolumes if s == b"" or path == s or path.startswith(s + b"/")]
+    return max(parents, key=len, default=b"")

@@ -1,0 +1,99 @@
+"""The devices and image files that are to be formatted: checked, made where they are missing, opened for writing."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from cowlib.device import Device, refuse_mounted, signature
+from cowlib.errors import CowError, DeviceError
+from cowlib.format import SUPERBLOCK_OFFSETS, SUPERBLOCK_SIZE
+
+#: Bytes at the front and the end of a device where other filesystems and partition tables keep what names them.
+_ERASE = 1 << 20
+
+
+@dataclass
+class Target:
+    """One device to format: ``size`` is what the filesystem may use of it in bytes, ``create`` says it is a file that
+    has to be made or made longer first."""
+
+    path: Path
+    size: int
+    create: bool
+
+
+def inspect_target(path: Path, byte_count: int | None, wanted: int | None, sectorsize: int, force: bool) -> Target:
+    """Looks at a device without touching it; raises MountedError, DeviceError, or CowError for one that is in use.
+
+    ``byte_count`` is the size asked for with ``-b``: an image file is made that long, a device must be.  ``wanted`` is
+    how large an image file that is missing or empty should be (None: it must be there).
+    """
+    missing = not path.exists()
+    if missing and not path.parent.is_dir():
+        raise DeviceError(f"there is no directory {path.parent}", device=str(path))
+    if missing and (byte_count or wanted):
+        return Target(path, _whole(byte_count or wanted or 0, sectorsize), create=True)
+    refuse_mounted(str(path))
+    found = signature(str(path))
+    if found is not None and not force:
+        raise CowError(f"holds {found} already", device=str(path), hint="use -f to overwrite it")
+    with Device.open(path) as device:
+        size, is_file = device.size, not device.is_block
+    asked = byte_count or (size if size or not is_file else wanted or 0)
+    if asked > size and not is_file:
+        raise DeviceError(f"is {size} bytes long, less than the {asked} asked for", device=str(path))
+    return Target(path, _whole(asked, sectorsize), create=asked > size)
+
+
+def _whole(size: int, sectorsize: int) -> int:
+    return size // sectorsize * sectorsize
+
+
+def open_targets(targets: list[Target], stack: ExitStack) -> list[Device]:
+    """Opens all devices exclusively for writing, making image files as long as they have to be."""
+    devices = []
+    for target in targets:
+        if target.create:
+            make_file(target)
+        devices.append(stack.enter_context(Device.open(target.path, write=True)))
+    return devices
+
+
+def make_file(target: Target) -> None:
+    """Makes an image file, or makes it longer; raises DeviceError."""
+    try:
+        fd = os.open(target.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if os.fstat(fd).st_size < target.size:
+                os.ftruncate(fd, target.size)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise DeviceError(
+            f"cannot make it {target.size} bytes long: {error.strerror}", device=str(target.path)
+        ) from None
+
+
+def erase(device: Device, discard: bool) -> None:
+    """Forgets what was on a device: everything where it can be discarded, at least all that names a filesystem.
+
+    From here on the old contents are gone, and until the superblocks are written nothing mounts.
+    """
+    if discard:
+        device.discard(0, device.size)
+    whole = device.size // SUPERBLOCK_SIZE * SUPERBLOCK_SIZE
+    front = min(_ERASE, whole)
+    device.write(0, bytes(front))
+    device.write(max(front, whole - _ERASE), bytes(whole - max(front, whole - _ERASE)))
+    for offset in SUPERBLOCK_OFFSETS[1:]:
+        if offset + SUPERBLOCK_SIZE <= whole:
+            device.write(offset, bytes(SUPERBLOCK_SIZE))
+
+
+def truncate(path: Path, size: int) -> None:
+    """Cuts an image file to what the filesystem uses; a block device stays as it is."""
+    if path.is_file():
+        os.truncate(path, size)

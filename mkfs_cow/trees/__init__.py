@@ -1,0 +1,1 @@
+"""The items of each tree of a new filesystem, as sorted columns."""

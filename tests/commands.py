@@ -1,0 +1,49 @@
+"""Runs the project's commands as a user does: a process each, with an exit code and words on stderr."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def run_command(
+    package: str,
+    *arguments: str | bytes | Path,
+    env: Mapping[str, str] | None = None,
+    stdin: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m PACKAGE ARGUMENTS...`, whatever it exits with, but never with a traceback."""
+    environment = {**os.environ, **(env or {}), "NO_COLOR": "1", "COLUMNS": "200"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    with (stdin or Path(os.devnull)).open("rb") as standard_input:
+        said = subprocess.run(
+            [sys.executable, "-m", package, *arguments],
+            stdin=standard_input,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            env=environment,
+        )
+    assert "Traceback" not in said.stderr, said.stderr
+    return said
+
+
+def mkfs(*arguments: str | bytes | Path, env: Mapping[str, str] | None = None, stdin: Path | None = None) -> str:
+    """Run mkfs.cow, which has to succeed; what it prints is returned."""
+    said = run_command("mkfs_cow", *arguments, env=env, stdin=stdin)
+    assert said.returncode == 0, f"exit code {said.returncode}: {said.stderr}"
+    return said.stdout
+
+
+def mkfs_refuses(*arguments: str | bytes | Path) -> str:
+    """Run mkfs.cow, which has to refuse: exit code 1, one clear line (and a hint), which are returned."""
+    said = run_command("mkfs_cow", *arguments)
+    assert said.returncode == 1, f"exit code {said.returncode}: {said.stdout}{said.stderr}"
+    lines = said.stderr.strip().splitlines()
+    assert 1 <= len(lines) <= 2, said.stderr
+    return said.stderr.strip()

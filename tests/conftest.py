@@ -1,0 +1,47 @@
+"""Hypothesis profiles, the marks' meaning, and what every test may ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests import oracles
+
+# COW_HYPOTHESIS=fuzz looks for what nobody has seen yet; the default finds the same in every run.
+settings.register_profile(
+    "ci",
+    max_examples=40,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile(
+    "fuzz", parent=settings.get_profile("ci"), max_examples=5000, derandomize=False, print_blob=True
+)
+settings.load_profile(os.environ.get("COW_HYPOTHESIS", "ci"))
+
+
+@pytest.fixture
+def make_devices(tmp_path: Path) -> Iterator[Callable[[int, int], list[str]]]:
+    """`make_devices(count, size)`: so many fresh loop devices of `size` bytes, gone after the test."""
+    with ExitStack() as stack:
+
+        def make(count: int, size: int) -> list[str]:
+            taken = len(list(tmp_path.glob("device*.img")))
+            images = [oracles.sparse(tmp_path / f"device{taken + n + 1}.img", size) for n in range(count)]
+            return stack.enter_context(oracles.loops(images))
+
+        yield make
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Undo what a test attached or mounted and did not undo itself; that is a failure of its own."""
+    left = oracles.release_all()
+    if left:
+        print(f"\nleft behind by the tests:\n{os.linesep.join(left)}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,206 @@
+"""What mkfs.cow will not do: it says why in one line, exits with 1, and leaves every byte as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import oracles
+from tests.commands import mkfs, mkfs_refuses, run_command
+
+MIB = 1 << 20
+
+MakeDevices = Callable[[int, int], list[str]]
+
+
+@contextmanager
+def untouched(*paths: str | Path) -> Iterator[None]:
+    """Fail if the bytes of a device or image, or its length, change."""
+    before = [digest(path) for path in paths]
+    yield
+    assert [digest(path) for path in paths] == before
+
+
+def digest(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    """Two image files with bytes of no meaning here and there."""
+    paths = [oracles.sparse(tmp_path / f"image{number}", 128 * MIB) for number in range(2)]
+    for path in paths:
+        with path.open("r+b") as file:
+            for start in (5 * MIB, 64 * MIB, 127 * MIB):
+                file.seek(start)
+                file.write(os.urandom(10_000))
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["-d", "raid7"], "raid7"),
+        (["-m", "double"], "double"),
+        (["-d", "raid1"], "raid1"),
+        (["-m", "raid1c3"], "raid1c3"),
+        (["-d", "raid10"], "raid10"),
+        (["-d", "raid5"], "raid5"),
+        (["-n", "3000"], "3000"),
+        (["-n", "131072"], "131072"),
+        (["-n", "2048"], "2048"),
+        (["-n", "many"], "many"),
+        (["-s", "1000"], "1000"),
+        (["--csum", "md5"], "md5"),
+        (["-L", "x" * 256], "label"),
+        (["-L", "two\nlines"], "label"),
+        (["-U", "not-a-uuid"], "not-a-uuid"),
+        (["--device-uuid", "1234"], "1234"),
+        (["-b", "129m"], ""),
+        (["-b", "1m"], ""),
+        (["-b", "0"], ""),
+        (["-O", "time-travel"], "time-travel"),
+        (["-O", "block-group-tree,^free-space-tree"], "block-group-tree"),
+        (["-O", "quota,squota"], "quota"),
+        (["-M", "-n", "16384"], ""),
+        (["-M", "-d", "single", "-m", "dup"], ""),
+        (["--shrink"], "rootdir"),
+        (["--subvol", "rw:home"], "rootdir"),
+        (["--inode-flags", "nodatacow:home"], "rootdir"),
+        (["--rootdir", "/does/not/exist"], "/does/not/exist"),
+        (["--from-tar", "/does/not/exist"], "/does/not/exist"),
+        (["--rootdir", "/etc", "--from-tar", "-"], ""),
+        (["--rootdir", "/etc", "--compress", "gzip"], "gzip"),
+        (["--rootdir", "/etc", "--compress", "zlib:10"], "10"),
+        (["--rootdir", "/etc", "--compress", "zstd:x"], "x"),
+        (["--rootdir", "/etc", "--subvol", "rw:no-such-folder"], "no-such-folder"),
+        (["--rootdir", "/etc", "--subvol", "rw:passwd"], "passwd"),
+        (["--rootdir", "/etc", "--subvol", "odd:ssl"], "odd"),
+        (["--rootdir", "/etc", "--inode-flags", "shiny:passwd"], "shiny"),
+        (["--rootdir", "/etc", "--inode-flags", "nodatacow:no-such-file"], "no-such-file"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_options_that_cannot_be(images: list[Path], options: list[str], word: str) -> None:
+    with untouched(images[0]):
+        assert word in mkfs_refuses(*options, images[0])
+
+
+def test_too_few_devices(images: list[Path]) -> None:
+    with untouched(*images):
+        for profile in ("raid1c3", "raid1c4", "raid6"):
+            assert profile in mkfs_refuses("-d", profile, *images).lower()
+            assert profile in mkfs_refuses("-m", profile, *images).lower()
+
+
+def test_the_same_device_twice(images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "alias").symlink_to(images[0])
+    with untouched(images[0]):
+        mkfs_refuses(images[0], images[0])
+        mkfs_refuses(images[0], tmp_path / "alias")
+
+
+@pytest.mark.parametrize("size", [0, 4096, MIB, 4 * MIB])
+def test_too_small(tmp_path: Path, size: int) -> None:
+    image = oracles.sparse(tmp_path / "image", size)
+    with untouched(image):
+        mkfs_refuses(image)
+
+
+def test_one_of_two_too_small(images: list[Path], tmp_path: Path) -> None:
+    small = oracles.sparse(tmp_path / "small", 2 * MIB)
+    with untouched(small, *images):
+        mkfs_refuses("-d", "raid1", "-m", "raid1", images[0], small)
+
+
+def test_no_device(tmp_path: Path) -> None:
+    assert "missing" in mkfs_refuses(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
+    mkfs_refuses(tmp_path)
+    mkfs_refuses("/dev/null")
+
+
+def test_unknown_option(images: list[Path]) -> None:
+    with untouched(images[0]):
+        said = run_command("mkfs_cow", "--no-such-option", images[0])
+    assert said.returncode != 0
+    assert "--no-such-option" in said.stderr
+
+
+@pytest.mark.parametrize("command", [["mkfs.ext4", "-q"], ["mkfs.btrfs", "-q"], ["mkswap"], ["mkfs.vfat"]], ids=str)
+def test_existing_filesystem(tmp_path: Path, command: list[str]) -> None:
+    image = oracles.sparse(tmp_path / "image", 128 * MIB)
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    try:
+        subprocess.run([*command, image], check=True, capture_output=True, env={**os.environ, "PATH": path})
+    except FileNotFoundError:
+        pytest.skip(f"needs the program {command[0]}")
+    with untouched(image):
+        said = mkfs_refuses(image)
+    assert "-f" in said
+    mkfs("-q", "-f", image)
+
+
+def test_own_filesystem(images: list[Path]) -> None:
+    mkfs("-q", images[0])
+    with untouched(*images):
+        mkfs_refuses(images[0])
+        mkfs_refuses(*images)
+    mkfs("-q", "-f", images[0])
+
+
+@pytest.mark.oracle
+def test_mounted(make_devices: MakeDevices) -> None:
+    oracles.require_oracle("mount")
+    devices = make_devices(2, 256 * MIB)
+    mkfs("-q", "-d", "raid1", *devices)
+    with oracles.mounted(*devices) as mountpoint:
+        os.sync()
+        for device in devices:
+            assert "mounted" in mkfs_refuses("-f", device)
+        (mountpoint / "alive").write_text("still")
+    oracles.btrfs_check(*devices)
+
+
+@pytest.mark.oracle
+def test_image_of_a_mounted_device(tmp_path: Path) -> None:
+    oracles.require_oracle("mount")
+    image = oracles.sparse(tmp_path / "image", 256 * MIB)
+    mkfs("-q", image)
+    with oracles.loop(image) as device, oracles.mounted(device):
+        os.sync()
+        mkfs_refuses("-f", image)
+    oracles.btrfs_check(image)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("options", [[], ["--compress", "zstd"]], ids=["plain", "compressed"])
+def test_tree_that_does_not_fit(make_devices: MakeDevices, tmp_path: Path, options: list[str]) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(10):
+        (tree / f"file-{number}").write_bytes(os.urandom(20 * MIB))
+    (device,) = make_devices(1, 160 * MIB)
+    with untouched(device):
+        mkfs_refuses("--rootdir", tree, *options, device)
+
+
+@pytest.mark.oracle
+def test_tree_that_fits_only_compressed(make_devices: MakeDevices, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "text").write_bytes(b"all of this is the same\n" * (10 * MIB))
+    (device,) = make_devices(1, 160 * MIB)
+    with untouched(device):
+        mkfs_refuses("--rootdir", tree, device)
+    mkfs("-q", "--compress", "zstd", "--rootdir", tree, device)
+    oracles.btrfs_check(device, data=True)
+    with oracles.mounted(device) as mountpoint:
+        assert oracles.same_tree(tree, mountpoint) == []

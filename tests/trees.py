@@ -1,0 +1,159 @@
+"""Two directory trees compared in full: names, attributes, links, contents."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CHUNK = 1 << 20
+
+
+@dataclass
+class _Comparison:
+    """The two sides' options, and which inode of one stands for which of the other."""
+
+    holes: bool
+    xattrs: Callable[[bytes, bytes], bool]
+    nlink: bool
+    mtime: bool
+    twins: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    twins_back: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+
+
+def same_tree(
+    left: Path | str,
+    right: Path | str,
+    *,
+    holes: bool = False,
+    nlink: bool = True,
+    mtime: bool = True,
+    ignore_xattr: Callable[[bytes, bytes], bool] = lambda path, name: False,
+    limit: int = 50,
+) -> list[str]:
+    """Differences between two directory trees, the roots included, as lines to read; empty if they are equal.
+
+    Compared: every path, type, mode, owner, device number, size and mtime (ns), symlink targets, extended
+    attributes (ACLs and capabilities are some), contents, and which names are hard links of one file.
+    Not compared: sizes and link counts of directories, which are a filesystem's own affair, and atime, ctime.
+
+    `holes` also compares where the holes are; `nlink=False` allows hard links from outside the tree;
+    `ignore_xattr(path, name)` leaves out attributes. Stops after `limit` differences.
+    """
+    compared = _Comparison(holes, ignore_xattr, nlink, mtime)
+    found: list[str] = []
+    for difference in _walk(compared, os.fsencode(left), os.fsencode(right)):
+        found.append(difference)
+        if len(found) >= limit:
+            found.append("... and maybe more")
+            break
+    return found
+
+
+def _walk(compared: _Comparison, left: bytes, right: bytes) -> Iterator[str]:
+    yield from _compare(compared, b".", left, right, os.lstat(left), os.lstat(right))
+    pending = [b"."]
+    while pending:
+        folder = pending.pop()
+        mine, others = _entries(os.path.join(left, folder)), _entries(os.path.join(right, folder))
+        for name in mine.keys() ^ others.keys():
+            yield f"{_show(folder, name)}: only on the {'left' if name in mine else 'right'}"
+        for name in sorted(mine.keys() & others.keys()):
+            path = name if folder == b"." else os.path.join(folder, name)
+            a, b = mine[name], others[name]
+            one, other = a.stat(follow_symlinks=False), b.stat(follow_symlinks=False)
+            yield from _compare(compared, path, a.path, b.path, one, other)
+            if stat.S_ISDIR(one.st_mode) and stat.S_ISDIR(other.st_mode):
+                pending.append(path)
+
+
+def _entries(folder: bytes) -> dict[bytes, os.DirEntry[bytes]]:
+    with os.scandir(folder) as entries:
+        return {entry.name: entry for entry in entries}
+
+
+def _compare(
+    compared: _Comparison, path: bytes, left: bytes, right: bytes, one: os.stat_result, other: os.stat_result
+) -> Iterator[str]:
+    """Differences between two files of the same name."""
+    yield from _compare_stat(compared, path, one, other)
+    if stat.S_IFMT(one.st_mode) != stat.S_IFMT(other.st_mode):
+        return
+    if not stat.S_ISDIR(one.st_mode) and (one.st_nlink > 1 or other.st_nlink > 1):
+        mine, its = (one.st_dev, one.st_ino), (other.st_dev, other.st_ino)
+        known = compared.twins.get(mine)
+        if known == its:
+            return  # another name of a file compared before
+        if known is not None or its in compared.twins_back:
+            yield f"{_show(path)}: a hard link of another file on each side"
+        compared.twins[mine], compared.twins_back[its] = its, mine
+    if stat.S_ISLNK(one.st_mode):
+        targets = os.readlink(left), os.readlink(right)
+        if targets[0] != targets[1]:
+            yield f"{_show(path)}: target {targets[0]!r} != {targets[1]!r}"
+    yield from _compare_xattrs(compared, path, left, right)
+    if stat.S_ISREG(one.st_mode) and one.st_size == other.st_size and one.st_size:
+        yield from _compare_contents(compared, path, left, right, one.st_size)
+
+
+def _compare_stat(compared: _Comparison, path: bytes, one: os.stat_result, other: os.stat_result) -> Iterator[str]:
+    fields = ["st_uid", "st_gid"]
+    if not stat.S_ISDIR(one.st_mode):
+        fields += ["st_size", "st_rdev", "st_nlink"] if compared.nlink else ["st_size", "st_rdev"]
+    if compared.mtime:
+        fields.append("st_mtime_ns")
+    if one.st_mode != other.st_mode:
+        yield f"{_show(path)}: mode {stat.filemode(one.st_mode)} != {stat.filemode(other.st_mode)}"
+    for name in fields:
+        if getattr(one, name) != getattr(other, name):
+            yield f"{_show(path)}: {name.removeprefix('st_')} {getattr(one, name)} != {getattr(other, name)}"
+
+
+def _compare_xattrs(compared: _Comparison, path: bytes, left: bytes, right: bytes) -> Iterator[str]:
+    mine, others = _xattrs(compared, path, left), _xattrs(compared, path, right)
+    if mine != others:
+        for name in sorted(mine.keys() | others.keys()):
+            if mine.get(name) != others.get(name):
+                yield f"{_show(path)}: xattr {os.fsdecode(name)} {mine.get(name)!r} != {others.get(name)!r}"
+
+
+def _xattrs(compared: _Comparison, path: bytes, full: bytes) -> dict[bytes, bytes]:
+    names = map(os.fsencode, os.listxattr(full, follow_symlinks=False))
+    return {name: os.getxattr(full, name, follow_symlinks=False) for name in names if not compared.xattrs(path, name)}
+
+
+def _compare_contents(compared: _Comparison, path: bytes, left: bytes, right: bytes, size: int) -> Iterator[str]:
+    with open(left, "rb", buffering=0) as one, open(right, "rb", buffering=0) as other:
+        if size <= CHUNK and not compared.holes:
+            if one.read() != other.read():
+                yield f"{_show(path)}: contents differ"
+            return
+        here, there = data_ranges(one.fileno(), size), data_ranges(other.fileno(), size)
+        if compared.holes and here != there:
+            yield f"{_show(path)}: data at {here} != {there}"
+        for begin, end in here + there if here != there else here:  # holes on both sides are equal
+            for start in range(begin, end, CHUNK):
+                length = min(CHUNK, end - start)
+                if os.pread(one.fileno(), length, start) != os.pread(other.fileno(), length, start):
+                    yield f"{_show(path)}: contents differ in the {length} bytes at {start}"
+                    return
+
+
+def data_ranges(descriptor: int, size: int) -> list[tuple[int, int]]:
+    """The ranges (start, end) of a file that are not holes."""
+    ranges = []
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError:  # ENXIO: a hole up to the end
+            break
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        ranges.append((start, end))
+    return ranges
+
+
+def _show(*parts: bytes) -> str:
+    return repr(os.path.join(*parts))[2:-1]
