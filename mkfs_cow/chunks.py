@@ -18,6 +18,9 @@ _FIRST_LOGICAL = DEVICE_RANGE_RESERVED
 #: A chunk takes at most this much of one device, as the kernel's allocator has it.
 _MAX_STRIPE = GIB
 
+#: Nor does a data chunk get longer than this, over however many devices it is striped.
+_MAX_DATA_CHUNK = 10 * GIB
+
 #: Above this size of the whole filesystem the kernel makes metadata chunks of 1 GiB instead of 256 MiB.
 _LARGE_FILESYSTEM = 50 * GIB
 
@@ -106,15 +109,17 @@ class ChunkAllocator:
         other.chunks, other._logical = list(self.chunks), self._logical
         return other
 
-    def default_length(self, kind: BlockGroupFlag) -> int:
-        """How long a chunk of this kind should be: what the kernel would choose, at most a tenth of the whole."""
-        tenth = self.total_bytes // 10
+    def default_length(self, kind: BlockGroupFlag, profile: Profile) -> int:
+        """How long a chunk should be: what the kernel would choose, but at most a tenth of each device."""
         if kind == BlockGroupFlag.SYSTEM:
             return 8 * MIB if self.total_bytes >= 256 * MIB else 4 * MIB
-        if kind & BlockGroupFlag.DATA and not kind & BlockGroupFlag.METADATA:
-            limit = max(GIB, tenth if self.total_bytes >= 100 * GIB else 0)
-            return max(_MIN_CHUNK[kind], min(tenth, limit, 10 * GIB) // MIB * MIB)
-        limit = GIB if self.total_bytes > _LARGE_FILESYSTEM else 256 * MIB
+        count = profile.use_devices(len(self.devices))
+        share = profile.data_stripes(count * profile.copies_per_device)
+        tenth = min(device.total_bytes for device in self.devices) // 10 * share
+        if kind == BlockGroupFlag.DATA:
+            limit = min(_MAX_STRIPE * share, _MAX_DATA_CHUNK)
+        else:
+            limit = GIB if self.total_bytes > _LARGE_FILESYSTEM else 256 * MIB
         return max(_MIN_CHUNK[kind], min(tenth, limit) // MIB * MIB)
 
     def allocate(self, kind: BlockGroupFlag, profile: Profile, length: int) -> NewChunk:

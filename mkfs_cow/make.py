@@ -15,10 +15,10 @@ from cowlib.device import Device
 from cowlib.format import BlockGroupFlag, Compression, IncompatFeature
 from cowlib.volume import ChunkMap, Volume
 from mkfs_cow.chunks import ChunkAllocator, DeviceSpace, describe_kind
-from mkfs_cow.contents import TreeContents, read_source
 from mkfs_cow.data import DataOptions, Written, estimate, measure, write_data
 from mkfs_cow.forest import Forest, ForestStyle
 from mkfs_cow.identity import Identity
+from mkfs_cow.intake import read_source
 from mkfs_cow.layout import check_fits, choose_profiles, metadata_estimate, needed_bytes, reserve, too_small
 from mkfs_cow.options import Options, csum_name
 from mkfs_cow.source.tables import Tree
@@ -26,6 +26,7 @@ from mkfs_cow.space import SpaceAllocator
 from mkfs_cow.summary import Summary
 from mkfs_cow.superblock import SuperblockFacts, write_superblocks
 from mkfs_cow.targets import Target, erase, inspect_target, open_targets, truncate
+from mkfs_cow.tree_contents import TreeContents
 from mkfs_cow.trees.system import chunk_payload
 
 #: (what is being done, how much of it is done, how much there is in all; 0: not known)

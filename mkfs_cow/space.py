@@ -100,9 +100,13 @@ class SpaceAllocator:
         """The kind of block group that holds data, metadata or system blocks."""
         return next(kind for kind in self.profiles if kind & purpose)
 
+    def default_length(self, kind: BlockGroupFlag) -> int:
+        """How long a new chunk of this kind should be, in bytes."""
+        return self.chunks.default_length(kind, self.profiles[kind])
+
     def add_chunk(self, kind: BlockGroupFlag, length: int | None = None) -> BlockGroup:
         """A new block group, by default of the length that suits the kind; raises NoSpaceError."""
-        wanted = self.chunks.default_length(kind) if length is None else length
+        wanted = self.default_length(kind) if length is None else length
         group = BlockGroup.of(self.chunks.allocate(kind, self.profiles[kind], wanted))
         self.groups[kind].append(group)
         self.on_new_chunk()
@@ -116,7 +120,7 @@ class SpaceAllocator:
         kind = self.kind_for(purpose)
         free = sum(length for group in self.groups[kind] for _, length in group.free_ranges())
         while free < nbytes:
-            length = self.chunks.default_length(kind)
+            length = self.default_length(kind)
             group = self.add_chunk(kind, min(length, nbytes - free) if tight else length)
             free += sum(length for _, length in group.free_ranges())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -30,10 +31,12 @@ settings.load_profile(os.environ.get("COW_HYPOTHESIS", "ci"))
 def make_devices(tmp_path: Path) -> Iterator[Callable[[int, int], list[str]]]:
     """`make_devices(count, size)`: so many fresh loop devices of `size` bytes, gone after the test."""
     with ExitStack() as stack:
+        taken = itertools.count(1)
 
         def make(count: int, size: int) -> list[str]:
-            taken = len(list(tmp_path.glob("device*.img")))
-            images = [oracles.sparse(tmp_path / f"device{taken + n + 1}.img", size) for n in range(count)]
+            images = [oracles.sparse(tmp_path / f"device{next(taken)}.img", size) for _ in range(count)]
+            for image in images:
+                stack.callback(image.unlink)  # folders of failed tests are kept
             return stack.enter_context(oracles.loops(images))
 
         yield make

@@ -26,10 +26,11 @@ from typing import NoReturn
 
 import pytest
 
-from tests.trees import same_tree
+from tests.trees import assert_same_tree, same_tree
 
 __all__ = [
     "Progs",
+    "assert_same_tree",
     "attach",
     "btrfs_check",
     "detach",

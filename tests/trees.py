@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 CHUNK = 1 << 20
 
@@ -16,11 +19,18 @@ class _Comparison:
     """The two sides' options, and which inode of one stands for which of the other."""
 
     holes: bool
-    xattrs: Callable[[bytes, bytes], bool]
+    ignore: frozenset[bytes]
     nlink: bool
     mtime: bool
     twins: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     twins_back: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+
+
+def assert_same_tree(left: Path | str, right: Path | str, **options: Any) -> None:
+    """Fail with what differs, line by line, unless two trees are equal; options are those of `same_tree`."""
+    differences = same_tree(left, right, **options)
+    if differences:
+        pytest.fail("\n".join([f"{left} and {right} differ:", *differences]), pytrace=False)
 
 
 def same_tree(
@@ -30,7 +40,7 @@ def same_tree(
     holes: bool = False,
     nlink: bool = True,
     mtime: bool = True,
-    ignore_xattr: Callable[[bytes, bytes], bool] = lambda path, name: False,
+    ignore: Collection[str] = (),
     limit: int = 50,
 ) -> list[str]:
     """Differences between two directory trees, the roots included, as lines to read; empty if they are equal.
@@ -40,9 +50,9 @@ def same_tree(
     Not compared: sizes and link counts of directories, which are a filesystem's own affair, and atime, ctime.
 
     `holes` also compares where the holes are; `nlink=False` allows hard links from outside the tree;
-    `ignore_xattr(path, name)` leaves out attributes. Stops after `limit` differences.
+    `ignore` leaves out paths, and all below them. Stops after `limit` differences.
     """
-    compared = _Comparison(holes, ignore_xattr, nlink, mtime)
+    compared = _Comparison(holes, frozenset(map(os.fsencode, ignore)), nlink, mtime)
     found: list[str] = []
     for difference in _walk(compared, os.fsencode(left), os.fsencode(right)):
         found.append(difference)
@@ -57,11 +67,12 @@ def _walk(compared: _Comparison, left: bytes, right: bytes) -> Iterator[str]:
     pending = [b"."]
     while pending:
         folder = pending.pop()
-        mine, others = _entries(os.path.join(left, folder)), _entries(os.path.join(right, folder))
+        mine = _entries(compared, folder, left)
+        others = _entries(compared, folder, right)
         for name in mine.keys() ^ others.keys():
-            yield f"{_show(folder, name)}: only on the {'left' if name in mine else 'right'}"
+            yield f"{_show(_join(folder, name))}: only on the {'left' if name in mine else 'right'}"
         for name in sorted(mine.keys() & others.keys()):
-            path = name if folder == b"." else os.path.join(folder, name)
+            path = _join(folder, name)
             a, b = mine[name], others[name]
             one, other = a.stat(follow_symlinks=False), b.stat(follow_symlinks=False)
             yield from _compare(compared, path, a.path, b.path, one, other)
@@ -69,9 +80,16 @@ def _walk(compared: _Comparison, left: bytes, right: bytes) -> Iterator[str]:
                 pending.append(path)
 
 
-def _entries(folder: bytes) -> dict[bytes, os.DirEntry[bytes]]:
-    with os.scandir(folder) as entries:
-        return {entry.name: entry for entry in entries}
+def _entries(compared: _Comparison, folder: bytes, top: bytes) -> dict[bytes, os.DirEntry[bytes]]:
+    with os.scandir(os.path.join(top, folder)) as entries:
+        found = {entry.name: entry for entry in entries}
+    if compared.ignore:
+        return {name: entry for name, entry in found.items() if _join(folder, name) not in compared.ignore}
+    return found
+
+
+def _join(folder: bytes, name: bytes) -> bytes:
+    return name if folder == b"." else os.path.join(folder, name)
 
 
 def _compare(
@@ -93,7 +111,7 @@ def _compare(
         targets = os.readlink(left), os.readlink(right)
         if targets[0] != targets[1]:
             yield f"{_show(path)}: target {targets[0]!r} != {targets[1]!r}"
-    yield from _compare_xattrs(compared, path, left, right)
+    yield from _compare_xattrs(path, left, right)
     if stat.S_ISREG(one.st_mode) and one.st_size == other.st_size and one.st_size:
         yield from _compare_contents(compared, path, left, right, one.st_size)
 
@@ -111,15 +129,15 @@ def _compare_stat(compared: _Comparison, path: bytes, one: os.stat_result, other
             yield f"{_show(path)}: {name.removeprefix('st_')} {getattr(one, name)} != {getattr(other, name)}"
 
 
-def _compare_xattrs(compared: _Comparison, path: bytes, left: bytes, right: bytes) -> Iterator[str]:
-    mine, others = _xattrs(compared, path, left), _xattrs(compared, path, right)
+def _compare_xattrs(path: bytes, left: bytes, right: bytes) -> Iterator[str]:
+    mine, others = _xattrs(left), _xattrs(right)
     if mine != others:
         for name in sorted(mine.keys() | others.keys()):
             if mine.get(name) != others.get(name):
                 yield f"{_show(path)}: xattr {os.fsdecode(name)} {mine.get(name)!r} != {others.get(name)!r}"
 
 
-def _xattrs(compared: _Comparison, path: bytes, full: bytes) -> dict[bytes, bytes]:
+def _xattrs(full: bytes) -> dict[bytes, bytes]:
     names = map(os.fsencode, os.listxattr(full, follow_symlinks=False))
     return {name: os.getxattr(full, name, follow_symlinks=False) for name in names if not compared.xattrs(path, name)}
 
@@ -155,5 +173,5 @@ def data_ranges(descriptor: int, size: int) -> list[tuple[int, int]]:
     return ranges
 
 
-def _show(*parts: bytes) -> str:
-    return repr(os.path.join(*parts))[2:-1]
+def _show(path: bytes) -> str:
+    return repr(path)[2:-1]

@@ -153,6 +153,8 @@ class Prefetcher:
         reads, files = self._plan.reads, self._plan.files
         for batch in self._plan.batches():
             self._ahead.acquire()
+            if self._stopped:
+                return
             rows = slice(batch.reads.start, batch.reads.stop)
             small = self._plan.inline[batch.inline.start : batch.inline.stop]
             file = np.concatenate([reads.file[rows], small])

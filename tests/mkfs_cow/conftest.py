@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ def sample_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> Path:
-    """A fresh image file of 1 GiB which takes no space."""
-    return oracles.sparse(tmp_path / "image", 1 << 30)
+def image(tmp_path: Path) -> Iterator[Path]:
+    """A fresh image file of 1 GiB which takes no space, gone after the test."""
+    path = oracles.sparse(tmp_path / "image", 1 << 30)
+    yield path
+    path.unlink(missing_ok=True)  # folders of failed tests are kept

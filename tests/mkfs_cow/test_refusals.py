@@ -203,4 +203,4 @@ def test_tree_that_fits_only_compressed(make_devices: MakeDevices, tmp_path: Pat
     mkfs("-q", "--compress", "zstd", "--rootdir", tree, device)
     oracles.btrfs_check(device, data=True)
     with oracles.mounted(device) as mountpoint:
-        assert oracles.same_tree(tree, mountpoint) == []
+        oracles.assert_same_tree(tree, mountpoint)

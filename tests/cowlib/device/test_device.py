@@ -6,7 +6,9 @@ import errno
 import gc
 import logging
 import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +183,22 @@ def test_a_file_in_memory() -> None:
             assert (device.read(SIZE - 100, 100) == CONTENT[-100:]).all()
     finally:
         path.unlink()
+
+
+def test_writers_of_one_sector_keep_each_others_bytes(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = os.preadv
+
+    def slow_read(fd: int, buffers: list[memoryview], offset: int) -> int:
+        time.sleep(0.0002)  # long enough for another writer to come between
+        return read(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", slow_read)
+    new = np.random.default_rng(2).integers(0, 256, 2 * SECTOR_SIZE, np.uint8)
+    pieces = np.random.default_rng(3).permutation(len(new) // 64) * 64
+    with Device.open(image, write=True) as device, ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda at: device.write(at, new[at : at + 64]), pieces.tolist()))
+        assert (device.read(0, len(new)) == new).all()
+        assert (device.read(len(new), SIZE - len(new)) == CONTENT[len(new) :]).all()
 
 
 def test_discard_makes_a_hole(image: Path) -> None:

@@ -16,6 +16,7 @@ from cowlib.device import Device, aligned_buffer
 from cowlib.errors import DamagedError, DeviceError, MissingDeviceError, UsageError
 from cowlib.format import STRIPE_LEN
 from cowlib.volume import ChunkMap, Volume
+from tests import oracles
 from tests.cowlib.volume.pools import BASE, MIB, SHAPES, Pool, chunk_of, profile_named
 
 SECTOR = 4096
@@ -66,6 +67,23 @@ def test_many_blocks_at_once(tmp_path: Path, name: str, count: int) -> None:
             assert ok.all()
             assert (found == new).all()
         volume.write_many(addresses[:0], new[:0])
+
+
+def test_more_neighbours_than_one_system_call_takes(tmp_path: Path) -> None:
+    path = oracles.sparse(tmp_path / "image", 16 * MIB)
+    blocks = 3000
+    chunks = ChunkMap.of([(BASE, chunk_of(profile_named("single"), [(1, MIB)], 200))])
+    order = np.random.default_rng(9).permutation(blocks)
+    new = aligned_buffer(blocks * SECTOR).reshape(blocks, SECTOR)
+    new[:] = np.random.default_rng(10).integers(0, 256, new.shape, np.uint8)
+    addresses = BASE + order.astype(np.uint64) * np.uint64(SECTOR)
+    with Volume({1: Device.open(path, write=True)}, chunks) as volume:
+        volume.write_many(addresses, new)
+        assert (volume.read(BASE, blocks * SECTOR).reshape(-1, SECTOR)[order] == new).all()
+        every_other = np.flatnonzero(order % 2)
+        found, ok = volume.read_many(addresses[every_other], SECTOR)
+        assert ok.all()
+        assert (found == new[every_other]).all()
 
 
 @every_shape
