@@ -40,6 +40,16 @@ class TreeRoot:
     generation: int
 
 
+@dataclass(frozen=True)
+class BadCopy:
+    """A copy of a block that could not be used although another could: ``mirror`` counts from 1."""
+
+    logical: int
+    mirror: int
+    reason: str
+    tree: int | None = None
+
+
 @dataclass
 class _Expected:
     """What a parent says of its children: ``generation`` u8 (n,) and ``level`` (None: it says nothing), the tree."""
@@ -57,7 +67,8 @@ class TreeReader:
     """Reads tree blocks of one filesystem through a volume.
 
     ``fsid`` is what the node headers carry (the metadata uuid where the filesystem has one), 16 bytes.  ``damage``
-    grows by one record for each block that none of its copies could give.  ``verify`` off skips checksums only.
+    grows by one record for each block that none of its copies could give, ``bad_copies`` by one for each copy that
+    another one had to stand in for.  ``verify`` off skips checksums only.
     """
 
     volume: Volume
@@ -65,6 +76,7 @@ class TreeReader:
     csum_type: CsumType
     fsid: bytes
     damage: list[Damage] = field(default_factory=list)
+    bad_copies: list[BadCopy] = field(default_factory=list)
     verify: bool = True
 
     def read(
@@ -95,19 +107,22 @@ class TreeReader:
         """Fills the rows that are not good yet from other copies, one bad block at a time: they are rare."""
         for i in np.flatnonzero(~good):
             at, one = int(bytenrs[i]), expected.select(np.array([i]))
-            reason = None
+            reasons: dict[int, str] = {}
             copies = self.volume.num_copies(at)
             for mirror in range(1, copies + 1):
                 row, ok = self.volume.read_many(bytenrs[i : i + 1], self.nodesize, mirror=mirror)
                 if not ok[0]:
-                    reason = reason or "cannot be read"
-                    continue
-                if self._matches(row, bytenrs[i : i + 1], one, ok)[0]:
+                    reasons[mirror] = "cannot be read"
+                elif self._matches(row, bytenrs[i : i + 1], one, ok)[0]:
                     rows[i], good[i] = row[0], True
                     break
-                reason = self.describe(row[0], at, one)
-            if not good[i]:
-                self.damage.append(Damage(at, reason or "no chunk maps this address", expected.tree))
+                else:
+                    reasons[mirror] = self.describe(row[0], at, one)
+            if good[i]:
+                self.bad_copies += [BadCopy(at, mirror, reason, expected.tree) for mirror, reason in reasons.items()]
+            else:
+                told = [reason for reason in reasons.values() if reason != "cannot be read"] or [*reasons.values()]
+                self.damage.append(Damage(at, told[0] if told else "no chunk maps this address", expected.tree))
 
     def _matches(
         self, rows: Bytes, bytenrs: npt.NDArray[np.uint64], expected: _Expected, ok: Mask

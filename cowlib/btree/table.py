@@ -6,7 +6,6 @@ order: names that share a hash share a DIR_ITEM, names of one inode in one direc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +16,8 @@ import numpy.typing as npt
 from cowlib.btree.nodes import I64, U64, Bytes, gather
 
 Column = npt.NDArray[Any] | int
+
+_COLUMNS = ("objectid", "type", "offset", "position", "size")
 
 
 def scatter(buffer: Bytes, positions: I64, rows: npt.NDArray[Any]) -> None:
@@ -127,19 +128,22 @@ class ItemTable:
         return cls.of(0, 0, 0, np.empty(0, "V1"))
 
     @classmethod
-    def concat(cls, tables: Sequence[ItemTable]) -> ItemTable:
-        """All rows of several tables, in order; payload bytes are copied once."""
-        if not tables:
-            return cls.empty()
-        shifts = np.cumsum([0] + [t.buffer.size for t in tables[:-1]])
-        return cls(
-            np.concatenate([t.buffer for t in tables]),
-            np.concatenate([t.objectid for t in tables]),
-            np.concatenate([t.type for t in tables]),
-            np.concatenate([t.offset for t in tables]),
-            np.concatenate([t.position + shift for t, shift in zip(tables, shifts.tolist(), strict=True)]),
-            np.concatenate([t.size for t in tables]),
-        )
+    def concat(cls, tables: list[ItemTable]) -> ItemTable:
+        """All rows of several tables, in order. Empties the list, so that no payload is in memory twice for long."""
+        if len(tables) < 2:
+            return tables.pop() if tables else cls.empty()
+        buffer = np.empty(sum(table.buffer.size for table in tables), np.uint8)
+        columns: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _COLUMNS}
+        end = 0
+        tables.reverse()
+        while tables:
+            table = tables.pop()
+            buffer[end : end + table.buffer.size] = table.buffer
+            for name in _COLUMNS:
+                columns[name].append(getattr(table, name))
+            columns["position"][-1] = table.position + end
+            end += table.buffer.size
+        return cls(buffer, **{name: np.concatenate(columns.pop(name)) for name in _COLUMNS})
 
     def sorted(self) -> ItemTable:
         """The rows in key order; rows with equal keys keep their order."""

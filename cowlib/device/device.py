@@ -35,9 +35,7 @@ class Device:
     past the page cache. Reading and writing are safe from several threads at once.
     """
 
-    def __init__(
-        self, path: str, fd: int, size: int, *, writable: bool, is_block: bool, direct: bool
-    ) -> None:
+    def __init__(self, path: str, fd: int, size: int, *, writable: bool, is_block: bool, direct: bool) -> None:
         self.path = path
         self.size = size
         self.writable = writable
@@ -224,9 +222,7 @@ class Device:
             raise DeviceError("was opened for reading only", device=self.path)
         self._check_range(offset, length, "write")
         if offset + length > self.size - self.size % SECTOR_SIZE:
-            raise DeviceError(
-                f"cannot write {length} bytes at {offset}: past the last whole sector", device=self.path
-            )
+            raise DeviceError(f"cannot write {length} bytes at {offset}: past the last whole sector", device=self.path)
 
     def _failed(self, verb: str, offset: int, length: int, error: OSError) -> DeviceError:
         return DeviceError(f"cannot {verb} {length} bytes at {offset}: {error.strerror}", device=self.path)
@@ -274,9 +270,7 @@ def _lock_file(path: str, fd: int, write: bool) -> None:
         fcntl.flock(fd, (fcntl.LOCK_EX if write else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError as error:
         if write:
-            raise MountedError(
-                "is in use by another process", device=path, hint="wait for it to finish"
-            ) from error
+            raise MountedError("is in use by another process", device=path, hint="wait for it to finish") from error
         log.warning("%s: another process is writing to it; what is read may be inconsistent", path)
     except OSError:
         pass  # some network filesystems have no locks: then there is nothing to hold
@@ -284,9 +278,7 @@ def _lock_file(path: str, fd: int, write: bool) -> None:
 
 def _cannot_open(path: str, error: OSError) -> DeviceError:
     if error.errno == errno.EBUSY:
-        return MountedError(
-            "is in use (mounted, or held by another program)", device=path, hint="unmount it first"
-        )
+        return MountedError("is in use (mounted, or held by another program)", device=path, hint="unmount it first")
     hint = None
     if error.errno in (errno.EACCES, errno.EPERM):
         hint = "run as root, or give yourself permission to open it"

@@ -80,9 +80,7 @@ def _ext(head: bytes) -> str | None:
     """ext2, 3 or 4: told apart by their feature bits, as the kernel's drivers do."""
     if head[1024 + 56 : 1024 + 58] != _EXT_MAGIC:
         return None
-    compat, incompat, ro_compat = (
-        int.from_bytes(head[1024 + at : 1028 + at], "little") for at in (92, 96, 100)
-    )
+    compat, incompat, ro_compat = (int.from_bytes(head[1024 + at : 1028 + at], "little") for at in (92, 96, 100))
     has_journal, journal_device = 0x4, 0x8
     if incompat & journal_device:
         return "ext journal"

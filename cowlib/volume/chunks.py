@@ -221,9 +221,7 @@ class ChunkMap:
             whole.position[parent] + begin - whole.offset[parent],
         )
 
-    def _sound(
-        self, logical: U64, head: NDArray[np.void], stripes: NDArray[np.void], first: I64, order: I64
-    ) -> I64:
+    def _sound(self, logical: U64, head: NDArray[np.void], stripes: NDArray[np.void], first: I64, order: I64) -> I64:
         """Indices, in order of address, of the chunks that can be used; tells of the others in ``damage``."""
         reason = _broken_rules(logical, head)
         count = head["num_stripes"].astype(np.int64)

@@ -128,7 +128,10 @@ def _newest(superblocks: dict[int, Any], devices: dict[int, Device]) -> Any:
 
 def _distinct(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Each path once, also if it is named by two links."""
-    return list({os.path.realpath(path): os.fspath(path) for path in paths}.values())
+    first: dict[str, str] = {}
+    for path in paths:
+        first.setdefault(os.path.realpath(path), os.fspath(path))
+    return list(first.values())
 
 
 def _block_devices() -> Iterator[tuple[str, bool]]:

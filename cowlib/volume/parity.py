@@ -60,7 +60,7 @@ class ParityRows:
         lost[np.arange(len(pieces)), column] = True
         if mirror >= 3:
             other = np.full(len(pieces), count - parity - (mirror - 3))
-            other -= (other <= column) & (mirror > 3)
+            other -= other <= column  # the piece's own column is lost already, and P comes after all of them
             lost[np.arange(len(pieces)), other] = True
         # pieces that lack the same stripes are recovered together: let them stand together
         order = np.lexsort(lost.T)
@@ -112,9 +112,7 @@ class ParityRows:
                     read,
                 )
 
-    def _write_rows(
-        self, chunk: int, rows: I64, pieces: Pieces, source: NDArray[np.uint8], read: ReadPieces
-    ) -> None:
+    def _write_rows(self, chunk: int, rows: I64, pieces: Pieces, source: NDArray[np.uint8], read: ReadPieces) -> None:
         """``pieces`` are all in ``rows`` (sorted, each once) of one chunk."""
         count, parity = int(self._chunks.num_stripes[chunk]), int(self._chunks.parity[chunk])
         width = count - parity
@@ -138,9 +136,7 @@ class ParityRows:
             for index in sorted({hash((chunk, int(at))) % _LOCKS for at in rows[partial.any(axis=1)]}):
                 held.enter_context(self._locks[index])
             self._read_rest(chunk, rows, partial, low, high, scratch, read)
-            for to, at, length in zip(
-                place.tolist(), pieces.position.tolist(), pieces.length.tolist(), strict=True
-            ):
+            for to, at, length in zip(place.tolist(), pieces.position.tolist(), pieces.length.tolist(), strict=True):
                 scratch[to : to + length] = source[at : at + length]
             stripes = scratch.reshape(len(rows), count, STRIPE_LEN)
             for index, (begin, end) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):

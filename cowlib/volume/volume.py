@@ -145,6 +145,10 @@ class Volume:
         """Everything written so far is on stable storage, on every device, when this returns."""
         self._transfer.each(Device.flush, [device for device in self._transfer.devices if device.writable])
 
+    def rest(self) -> None:
+        """Let the threads go until the next transfer needs them: to be called before `os.fork`."""
+        self._transfer.close()
+
     def close(self) -> None:
         """Close the devices. Does not flush."""
         self._transfer.close()
@@ -183,9 +187,7 @@ class Volume:
 
     def _read_copy(self, pieces: Pieces, mirror: int, buffer: U8) -> Bool:
         stripe, physical = self._chunks.place(pieces.chunk, pieces.offset, mirror)
-        return self._transfer.read(
-            Moves(self._slots[stripe], physical, pieces.length, pieces.position), buffer
-        )
+        return self._transfer.read(Moves(self._slots[stripe], physical, pieces.length, pieces.position), buffer)
 
     def _straight(self, logical: int, length: int) -> list[tuple[int, int]] | None:
         """(device slot, byte offset on it) of every copy of sectors that lie in one unstriped chunk.
@@ -197,19 +199,12 @@ class Volume:
             return None
         chunk = int(chunks.logical.searchsorted(np.uint64(logical), "right")) - 1
         offset = logical - int(chunks.logical[chunk])
-        if (
-            chunk < 0
-            or offset + length > int(chunks.length[chunk])
-            or chunks.width[chunk] > 1
-            or chunks.parity[chunk]
-        ):
+        if chunk < 0 or offset + length > int(chunks.length[chunk]) or chunks.width[chunk] > 1 or chunks.parity[chunk]:
             return None
         first = int(chunks.first_stripe[chunk])
         copies = slice(first, first + int(chunks.copies[chunk]))
         starts = chunks.stripe_offset[copies].tolist()
-        return [
-            (slot, start + offset) for slot, start in zip(self._slots[copies].tolist(), starts, strict=True)
-        ]
+        return [(slot, start + offset) for slot, start in zip(self._slots[copies].tolist(), starts, strict=True)]
 
     def _read_straight(self, logical: int, length: int, mirror: int) -> U8 | None:
         """A small range of one unstriped chunk; None if it is not one, or cannot be read this way."""
@@ -252,9 +247,7 @@ class Volume:
         by_parity = self._chunks.parity[pieces.chunk] > 0
         self._write_copies(pieces.select(~by_parity), source)
         if by_parity.any():
-            self._parity.write(
-                pieces.select(by_parity), source, lambda rest, out: self._read_pieces(rest, 0, out)
-            )
+            self._parity.write(pieces.select(by_parity), source, lambda rest, out: self._read_pieces(rest, 0, out))
 
     def _write_copies(self, pieces: Pieces, source: U8) -> None:
         if is_aligned(source):
@@ -265,9 +258,7 @@ class Volume:
         for which in np.split(np.arange(len(pieces)), np.flatnonzero(np.diff(window)) + 1):
             part = pieces.select(which)
             start = np.cumsum(part.length) - part.length
-            for to, at, size in zip(
-                start.tolist(), part.position.tolist(), part.length.tolist(), strict=True
-            ):
+            for to, at, size in zip(start.tolist(), part.position.tolist(), part.length.tolist(), strict=True):
                 bounce[to : to + size] = source[at : at + size]
             self._write_window(replace(part, position=start), bounce)
 
@@ -289,9 +280,7 @@ class Volume:
             raise _no_copy_left(int(self._chunks.logical[pieces.chunk[lost]]) + int(pieces.offset[lost]))
         self._transfer.write(moves, source)
 
-    def _unreadable(
-        self, logical: int, length: int, mirror: int
-    ) -> DamagedError | MissingDeviceError | DeviceError:
+    def _unreadable(self, logical: int, length: int, mirror: int) -> DamagedError | MissingDeviceError | DeviceError:
         """Why a range could not be read."""
         pieces, mapped = self._chunks.pieces(
             np.array([logical], np.uint64), np.array([length], np.int64), np.zeros(1, np.int64)
