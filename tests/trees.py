@@ -20,7 +20,7 @@ class _Comparison:
 
     holes: bool
     ignore: frozenset[bytes]
-    nlink: bool
+    links: bool
     mtime: bool
     twins: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     twins_back: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ def same_tree(
     right: Path | str,
     *,
     holes: bool = False,
-    nlink: bool = True,
+    links: bool = True,
     mtime: bool = True,
     ignore: Collection[str] = (),
     limit: int = 50,
@@ -49,10 +49,10 @@ def same_tree(
     attributes (ACLs and capabilities are some), contents, and which names are hard links of one file.
     Not compared: sizes and link counts of directories, which are a filesystem's own affair, and atime, ctime.
 
-    `holes` also compares where the holes are; `nlink=False` allows hard links from outside the tree;
+    `holes` also compares where the holes are; `links=False` leaves out hard links, some of which may come from outside;
     `ignore` leaves out paths, and all below them. Stops after `limit` differences.
     """
-    compared = _Comparison(holes, frozenset(map(os.fsencode, ignore)), nlink, mtime)
+    compared = _Comparison(holes, frozenset(map(os.fsencode, ignore)), links, mtime)
     found: list[str] = []
     for difference in _walk(compared, os.fsencode(left), os.fsencode(right)):
         found.append(difference)
@@ -99,7 +99,7 @@ def _compare(
     yield from _compare_stat(compared, path, one, other)
     if stat.S_IFMT(one.st_mode) != stat.S_IFMT(other.st_mode):
         return
-    if not stat.S_ISDIR(one.st_mode) and (one.st_nlink > 1 or other.st_nlink > 1):
+    if compared.links and not stat.S_ISDIR(one.st_mode) and (one.st_nlink > 1 or other.st_nlink > 1):
         mine, its = (one.st_dev, one.st_ino), (other.st_dev, other.st_ino)
         known = compared.twins.get(mine)
         if known == its:
@@ -119,7 +119,7 @@ def _compare(
 def _compare_stat(compared: _Comparison, path: bytes, one: os.stat_result, other: os.stat_result) -> Iterator[str]:
     fields = ["st_uid", "st_gid"]
     if not stat.S_ISDIR(one.st_mode):
-        fields += ["st_size", "st_rdev", "st_nlink"] if compared.nlink else ["st_size", "st_rdev"]
+        fields += ["st_size", "st_rdev", "st_nlink"] if compared.links else ["st_size", "st_rdev"]
     if compared.mtime:
         fields.append("st_mtime_ns")
     if one.st_mode != other.st_mode:
@@ -139,7 +139,7 @@ def _compare_xattrs(path: bytes, left: bytes, right: bytes) -> Iterator[str]:
 
 def _xattrs(full: bytes) -> dict[bytes, bytes]:
     names = map(os.fsencode, os.listxattr(full, follow_symlinks=False))
-    return {name: os.getxattr(full, name, follow_symlinks=False) for name in names if not compared.xattrs(path, name)}
+    return {name: os.getxattr(full, name, follow_symlinks=False) for name in names}
 
 
 def _compare_contents(compared: _Comparison, path: bytes, left: bytes, right: bytes, size: int) -> Iterator[str]:

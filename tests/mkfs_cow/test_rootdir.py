@@ -146,7 +146,7 @@ def nested(tmp_path: Path) -> Path:
 def test_subvolumes(nested: Path, image: Path) -> None:
     mkfs("-q", "-r", nested, "--subvol", "rw:home", "-u", "ro:home/user", "--subvol", "var", image)
     with oracles.judged(image) as mountpoint:
-        oracles.assert_same_tree(nested, mountpoint, nlink=False)  # of the link across
+        oracles.assert_same_tree(nested, mountpoint, links=False)
         listed = set(re.findall(r"path (\S+)", btrfs("subvolume", "list", mountpoint)))
         assert listed == {"home", "home/user", "var"}
         assert "readonly" in btrfs("subvolume", "show", mountpoint / "home" / "user")
@@ -162,10 +162,10 @@ def test_subvolumes(nested: Path, image: Path) -> None:
 def test_default_subvolume(nested: Path, image: Path, kind: str) -> None:
     mkfs("-q", "--rootdir", nested, "--subvol", f"{kind}:home", image)
     with oracles.judged(image) as mountpoint:
-        oracles.assert_same_tree(nested / "home", mountpoint, nlink=False)
+        oracles.assert_same_tree(nested / "home", mountpoint, links=False)
         assert ("ro=true" in btrfs("property", "get", mountpoint, "ro")) == (kind == "default-ro")
     with oracles.judged(image, "subvolid=5") as mountpoint:
-        oracles.assert_same_tree(nested, mountpoint, nlink=False)
+        oracles.assert_same_tree(nested, mountpoint, links=False)
 
 
 def test_inode_flags(nested: Path, image: Path) -> None:

@@ -1,0 +1,16 @@
+"""``python -m cow_debug_tree``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """The command ``cow-debug-tree``."""
+    from cow_debug_tree.cli import app, with_optional_values
+
+    app(with_optional_values(sys.argv[1:]), prog_name="cow-debug-tree")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Nodes: titles above them, their headings, then pointers to children or items by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# Printers register themselves.
+from cow_debug_tree.printers import data, device, extent, inode, other, quota, root, space  # noqa: F401
+from cow_debug_tree.printers.keys import Keys
+from cow_debug_tree.printers.sheet import I64, PRINTERS, Form, Group, Sheet, Structs, Style
+from cow_debug_tree.text import writers  # noqa: F401
+from cow_debug_tree.text.names import Pieces
+from cow_debug_tree.text.page import Page
+from cow_debug_tree.text.template import Fields
+from cowlib.btree import Items, Nodes, Pointers, gather
+from cowlib.btree.nodes import item_capacity, pointer_capacity
+from cowlib.format import BACKREF_REV_SHIFT, HEADER_SIZE, ITEM_SIZE, Item, columns
+
+#: Bytes of payload that one page shows. The items of a crafted leaf may all claim the same bytes.
+PAGE_BYTES = 8 << 20
+
+_LEAF = "leaf {bytenr} items {nritems} free space {free:d} generation {generation} owner {owner:objectid}\nleaf"
+_NODE = (
+    "node {bytenr} level {level} items {nritems} free space {free:d}"
+    " generation {generation} owner {owner:objectid}\nnode"
+)
+_HEADER = (
+    " {bytenr} flags 0x{own_flags:x}({own_flags:header_flags}) backref revision {revision}%s\n"
+    "fs uuid {fsid:uuid}\n"
+    "chunk uuid {chunk_tree_uuid:uuid}\n"
+)
+
+TEXT = Form(
+    head="\titem {slot} {item_key:key} itemoff {itemoff} itemsize {itemsize}\n",
+    bare="",
+    pointer="\t{key:key} block {blockptr} gen {generation}\n",
+    titles=True,
+    printers=PRINTERS,
+    unknown=Sheet.heads,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Some nodes to be printed one after another, under a title: ``count`` of the batch's leaves or inner nodes,
+    beginning with the one at index ``first``. ``tree`` is the id of the tree they were found in, 0 if not known."""
+
+    title: bytes
+    tree: int
+    inner: bool
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Nodes of a filesystem and the order they are printed in."""
+
+    inner: Nodes
+    leaves: Nodes
+    runs: list[Run]
+
+    def single(self) -> Iterator[Batch]:
+        """The same, a node at a time."""
+        for run in self.runs:
+            nodes = self.inner if run.inner else self.leaves
+            none = nodes.select(slice(0, 0))
+            if not run.count:
+                yield Batch(none, none, [run])
+            for nth in range(run.count):
+                one = nodes.select(slice(run.first + nth, run.first + nth + 1))
+                runs = [Run(b"" if nth else run.title, run.tree, run.inner, 0, 1)]
+                yield Batch(one, none, runs) if run.inner else Batch(none, one, runs)
+
+
+def pages(batch: Batch, style: Style, form: Form = TEXT) -> Iterator[tuple[bytearray, list[str]]]:
+    """The text of a batch, in one part or more, each with what is wrong with its items."""
+    items = batch.leaves.items()
+    claimed = np.cumsum(np.where(items.in_bounds, items.size, 0))
+    total = int(claimed[-1]) if len(items) else 0
+    if total <= max(PAGE_BYTES, batch.leaves.buffer.size):
+        yield _page(batch, items, style, form)
+    elif len(batch.leaves) > 1 or len(batch.inner):
+        for one in batch.single():
+            yield from pages(one, style, form)
+    else:
+        cuts = np.searchsorted(claimed, np.arange(PAGE_BYTES, total, PAGE_BYTES), side="right")
+        edges = np.unique(np.concatenate([[0], cuts, [len(items)]])).tolist()
+        for start, end in zip(edges[:-1], edges[1:], strict=True):
+            yield _page(batch, items.select(slice(start, end)), style, form, begins=start == 0)
+
+
+def _page(
+    batch: Batch, items: Items, style: Style, form: Form, begins: bool = True
+) -> tuple[bytearray, list[str]]:
+    """The text of a batch whose leaves have these ``items``; ``begins`` says that they are not just the rest of one."""
+    inner, leaves = batch.inner, batch.leaves
+    pointers = inner.pointers()
+    children = np.bincount(pointers.node, minlength=len(inner))
+    per_leaf = np.bincount(items.node, minlength=len(leaves))
+    places = _Places(batch, children, per_leaf)
+    sheet = Sheet(Page(places.units), style, form)
+    if form.titles and begins:
+        titles = [(unit, run.title) for unit, run in zip(places.title, batch.runs, strict=True) if run.title]
+        sheet.page.put_pieces(
+            np.array([unit for unit, _ in titles], np.int64), Pieces.of([text for _, text in titles])
+        )
+        _headings(sheet, inner, places.inner, _NODE, pointer_capacity(inner.nodesize) - children)
+        _headings(sheet, leaves, places.leaf, _LEAF, free_space(leaves))
+    if len(pointers):
+        _pointers(sheet, inner, pointers, places)
+    if len(items):
+        itemoff = items.position - items.node * leaves.nodesize - HEADER_SIZE
+        unit = places.leaf[items.node] + 1 + items.slot - items.slot[0]
+        tree = places.leaf_tree[items.node]
+        _items(sheet, Group(items, unit, itemoff, leaves.bytenr[items.node], tree))
+    return sheet.page.text(), sheet.complaints
+
+
+class _Places:
+    """Which unit of the page everything goes to: one for each title, each heading, each item or pointer.
+
+    ``title`` a run; ``inner``, ``leaf`` (n,) the heading of each node; ``inner_tree``, ``leaf_tree`` (n,) their trees' ids.
+    """
+
+    def __init__(self, batch: Batch, children: I64, items: I64) -> None:
+        self.title: list[int] = []
+        self.inner, self.leaf = np.zeros(len(children), np.int64), np.zeros(len(items), np.int64)
+        self.inner_tree, self.leaf_tree = np.zeros(len(children), np.uint64), np.zeros(len(items), np.uint64)
+        self.units = 0
+        for run in batch.runs:
+            self.title.append(self.units)
+            some = slice(run.first, run.first + run.count)
+            size = 1 + (children if run.inner else items)[some]
+            (self.inner if run.inner else self.leaf)[some] = self.units + 1 + np.cumsum(size) - size
+            (self.inner_tree if run.inner else self.leaf_tree)[some] = run.tree
+            self.units += 1 + int(size.sum())
+
+
+def _pointers(sheet: Sheet, inner: Nodes, pointers: Pointers, places: _Places) -> None:
+    fields = Fields(
+        key=Keys(pointers.objectid, pointers.type, pointers.offset),
+        slot=pointers.slot,
+        blockptr=pointers.blockptr,
+        generation=pointers.generation,
+        node=inner.bytenr[pointers.node],
+        level=inner.header["level"][pointers.node],
+        tree=places.inner_tree[pointers.node],
+    )
+    sheet.page.put(places.inner[pointers.node] + 1 + pointers.slot, sheet.form.pointer, fields)
+
+
+def free_space(leaves: Nodes) -> I64:
+    """Free bytes in each leaf, as told by its first and its last item, wherever those say they are."""
+    count = leaves.header["nritems"].astype(np.int64)
+    filled = np.flatnonzero((count > 0) & (count <= item_capacity(leaves.nodesize)))
+    used = np.zeros(len(leaves), np.int64)
+    first = filled * leaves.nodesize + HEADER_SIZE
+    begin = gather(leaves.buffer, first, columns(Item))
+    last = gather(leaves.buffer, first + (count[filled] - 1) * ITEM_SIZE, columns(Item))
+    end = begin["offset"].astype(np.int64) + begin["size"]
+    used[filled] = end - last["offset"] + count[filled] * ITEM_SIZE
+    return leaves.nodesize - HEADER_SIZE - used
+
+
+def _headings(sheet: Sheet, nodes: Nodes, units: I64, text: str, free: npt.NDArray[np.int64]) -> None:
+    if not len(nodes):
+        return
+    header, size = nodes.header, sheet.style.csum_size
+    flags = np.ascontiguousarray(header["flags"])
+    fields = Fields(
+        header,
+        bytenr=nodes.bytenr,
+        free=free,
+        own_flags=flags & np.uint64((1 << BACKREF_REV_SHIFT) - 1),
+        revision=flags >> np.uint64(BACKREF_REV_SHIFT),
+        sum=_checksums(header, size),
+    )
+    csum = " csum 0x{sum:hexbytes}" if sheet.style.csum_headers else ""
+    sheet.page.put(units, text + _HEADER % csum, fields)
+
+
+def _checksums(header: Structs, size: int) -> Structs:
+    whole = np.ascontiguousarray(header["csum"]).view(np.uint8).reshape(len(header), -1)
+    return np.ascontiguousarray(whole[:, :size]).view(f"V{size}").reshape(-1)
+
+
+def _items(sheet: Sheet, group: Group) -> None:
+    outside = ~group.items.in_bounds
+    if outside.any():
+        sheet.complain(group, outside, "its payload lies outside of the leaf")
+        sheet.heads(group.select(outside))
+        group = group.select(~outside)
+    for kind in np.flatnonzero(np.bincount(group.items.type)).tolist():
+        same = group.select(np.flatnonzero(group.items.type == kind))
+        sheet.form.printers.get(kind, sheet.form.unknown)(sheet, same)

@@ -1,0 +1,298 @@
+#!/usr/bin/env python3
+"""Times the commands against btrfs-progs on this machine, in this run, and prints the ratios.
+
+Runs alternate (ours, theirs, ours, theirs...) after one of each that does not count, so that both find the same
+page cache and the same noise. Nothing here asserts a time: targets are marked as met or missed, and that is all.
+
+Memory is that of all processes of a run together: the highest sum of their PSS (shared pages counted once), sampled
+from /proc/PID/smaps_rollup; beside it stands the largest single process (ru_maxrss: not sampled, and never less than
+this script itself, which a new process is a copy of at first).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import stat
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+GIB = 1 << 30
+MIB = 1 << 20
+SAMPLE_SECONDS = 0.05
+
+#: What is aimed for: wall time as a ratio to btrfs-progs, and memory.
+TIME_TARGETS = {"mkfs": 0.35, "dump-tree": 1.0}
+MEMORY_TARGET = 500 * MIB
+
+
+@dataclass
+class Run:
+    """One process tree from start to end: seconds, and bytes of memory."""
+
+    seconds: float
+    pss: int
+    largest: int
+
+
+@dataclass
+class Comparison:
+    """Pairs of runs of the same work, ours and theirs."""
+
+    name: str
+    ours: list[Run] = field(default_factory=list)
+    theirs: list[Run] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """The median of our time over theirs, pair by pair."""
+        return statistics.median(a.seconds / b.seconds for a, b in zip(self.ours, self.theirs, strict=True))
+
+    @property
+    def memory(self) -> int:
+        """The most our runs ever took, in bytes."""
+        return max(run.pss for run in self.ours)
+
+
+# -- running and measuring -------------------------------------------------------------------------------------
+
+
+def run(command: list[str | Path], output: Path) -> Run:
+    """Run a command to its end with stdout in a file; ends the benchmark if it fails."""
+    os.sync()  # whatever the last run left to write is not this one's burden
+    with output.open("wb") as stdout, tempfile.TemporaryFile() as stderr:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
+        )
+        stop = threading.Event()
+        peak = [0]
+        sampler = threading.Thread(target=sample, args=(process.pid, stop, peak))
+        sampler.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        stop.set()
+        sampler.join()
+        if process.returncode:
+            stderr.seek(0)
+            said = stderr.read().decode(errors="replace").strip()
+            sys.exit(f"{' '.join(map(str, command))}: exit code {process.returncode}\n{said}")
+    largest = usage.ru_maxrss * 1024
+    return Run(seconds, peak[0] or largest, largest)
+
+
+def sample(session: int, stop: threading.Event, peak: list[int]) -> None:
+    """Keep the highest sum of PSS over the processes of a session, until told to stop."""
+    while not stop.is_set():
+        peak[0] = max(peak[0], sum(pss(pid) for pid in members(session)))
+        stop.wait(SAMPLE_SECONDS)
+
+
+def members(session: int) -> Iterator[int]:
+    """Processes of a session."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                # after the command, which is in brackets and may hold anything: state ppid pgrp session
+                fields = Path("/proc", name, "stat").read_bytes().rpartition(b")")[2].split()
+                if int(fields[3]) == session:
+                    yield int(name)
+
+
+def pss(pid: int) -> int:
+    """Bytes of memory of a process, shared pages divided by those who share them."""
+    with contextlib.suppress(OSError):
+        found = re.search(rb"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_bytes(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
+    return 0
+
+
+def compare(name: str, runs: int, ours: Callable[[], Run], theirs: Callable[[], Run]) -> Comparison:
+    """Alternate both sides, after one run of each that does not count."""
+    result = Comparison(name)
+    for number in range(runs + 1):
+        print(f"{name}: run {number} of {runs}" if number else f"{name}: warming up", file=sys.stderr)
+        mine, other = ours(), theirs()
+        if number:
+            result.ours.append(mine)
+            result.theirs.append(other)
+    return result
+
+
+# -- what is compared ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Bench:
+    """The tree that images are made of, where they go, and the commands to compare."""
+
+    tree: Path
+    folder: Path
+    runs: int
+    btrfs: str
+    mkfs_btrfs: str
+
+    def mkfs(self) -> Comparison:
+        """Filling a fresh image file from a directory."""
+        image = self.folder / "mkfs.img"
+        size = int(tree_bytes(self.tree) * 1.3) + GIB
+
+        def fill(*command: str) -> Run:
+            image.unlink(missing_ok=True)
+            with image.open("wb") as file:
+                file.truncate(size)
+            return run([*command, "--rootdir", self.tree, image], self.folder / "mkfs.out")
+
+        result = compare("mkfs", self.runs, lambda: fill(own("mkfs.cow")), lambda: fill(self.mkfs_btrfs))
+        fill(own("mkfs.cow"))
+        print("mkfs: having it checked", file=sys.stderr)
+        run([self.btrfs, "check", image], self.folder / "check.out")
+        image.unlink()
+        return result
+
+    def dump_tree(self, image: Path | None) -> Comparison:
+        """Printing every item of an image, one that btrfs-progs makes unless it is given."""
+        if image is None:
+            image = self.folder / "dump.img"
+            with image.open("wb") as file:
+                file.truncate(int(tree_bytes(self.tree) * 1.3) + GIB)
+            run([self.mkfs_btrfs, "--rootdir", self.tree, image], self.folder / "mkfs.out")
+        text = self.folder / "ours.txt", self.folder / "theirs.txt"
+        theirs: list[str | Path] = [self.btrfs, "inspect-internal", "dump-tree", image]
+        return compare(
+            "dump-tree",
+            self.runs,
+            lambda: run([own("cow-debug-tree"), image], text[0]),
+            lambda: run(theirs, text[1]),
+        )
+
+
+def own(command: str) -> str:
+    """The path of a command of this project, from the environment this script runs in."""
+    beside = Path(sys.executable).parent / command
+    found = str(beside) if beside.exists() else shutil.which(command)
+    return found or sys.exit(f"{command} is not installed beside {sys.executable}: make setup")
+
+
+def tree_bytes(tree: Path) -> int:
+    """The size of all regular files below a directory, hard links counted once."""
+    total, seen = 0, set()
+    for folder, _, names in os.walk(tree):
+        for name in names:
+            status = os.lstat(os.path.join(folder, name))
+            if stat.S_ISREG(status.st_mode) and status.st_ino not in seen:
+                total += status.st_size
+                if status.st_nlink > 1:
+                    seen.add(status.st_ino)
+    return total
+
+
+# -- words -----------------------------------------------------------------------------------------------------
+
+
+def show(results: list[Comparison], against: str, tree: Path) -> None:
+    """Print the medians, ratios and targets as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{tree} against {against}, medians of {len(results[0].ours)} paired runs")
+    for column in ("", "ours", "theirs", "ratio", "target", "memory ours", "theirs", "target"):
+        table.add_column(column, justify="right" if column else "left")
+    for result in results:
+        target = TIME_TARGETS[result.name]
+        table.add_row(
+            result.name,
+            seconds(result.ours),
+            seconds(result.theirs),
+            f"{result.ratio:.2f}x",
+            verdict(f"{target:.2f}x", result.ratio <= target),
+            memory(result.ours),
+            memory(result.theirs),
+            verdict(f"{MEMORY_TARGET // MIB} MiB", result.memory <= MEMORY_TARGET),
+        )
+    table.caption = "memory: highest PSS of all processes together (largest single process)"
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
+
+
+def verdict(target: str, met: bool) -> str:
+    return f"{target} [green]met[/]" if met else f"{target} [red]missed[/]"
+
+
+def seconds(runs: list[Run]) -> str:
+    return f"{statistics.median(run.seconds for run in runs):.2f} s"
+
+
+def memory(runs: list[Run]) -> str:
+    return f"{max(run.pss for run in runs) / MIB:.0f} ({max(run.largest for run in runs) / MIB:.0f}) MiB"
+
+
+def report(results: list[Comparison], against: str, tree: Path) -> dict[str, object]:
+    """All that was measured, for a program to read. Seconds and bytes."""
+    return {
+        "tree": str(tree),
+        "against": against,
+        "comparisons": [
+            {
+                **asdict(result),
+                "ratio": round(result.ratio, 4),
+                "time_target": TIME_TARGETS[result.name],
+                "time_met": result.ratio <= TIME_TARGETS[result.name],
+                "memory": result.memory,
+                "memory_target": MEMORY_TARGET,
+                "memory_met": result.memory <= MEMORY_TARGET,
+            }
+            for result in results
+        ],
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
+    environ = os.environ.get
+    parser = argparse.ArgumentParser(description="Compare time and memory with btrfs-progs.")
+    parser.add_argument("--tree", type=Path, default=Path(environ("BENCH_TREE", "/usr")), help="BENCH_TREE, or /usr")
+    parser.add_argument(
+        "--dir", type=Path, default=environ("BENCH_DIR"), help="where images go: BENCH_DIR, or temporary"
+    )
+    parser.add_argument("--runs", type=int, default=int(environ("RUNS", "3")), help="pairs that count: RUNS, or 3")
+    parser.add_argument("--only", choices=list(TIME_TARGETS), help="compare only this")
+    parser.add_argument("--image", type=Path, help="the image to dump, in place of one made for it")
+    parser.add_argument("--json", action="store_true", help="print everything measured, for programs")
+    parser.epilog = "COW_BTRFS_PROGS=DIR compares with the btrfs and mkfs.btrfs in DIR, in place of those on PATH."
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    search = os.environ.get("COW_BTRFS_PROGS") or f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    btrfs, mkfs_btrfs = (shutil.which(name, path=search) for name in ("btrfs", "mkfs.btrfs"))
+    if not btrfs or not mkfs_btrfs:
+        sys.exit("there is nothing to compare with: btrfs-progs is not installed")
+    said = subprocess.run([btrfs, "--version"], capture_output=True, text=True, check=True).stdout
+    against = said.splitlines()[0]
+    with tempfile.TemporaryDirectory(prefix="cowtools-bench-", dir=arguments.dir) as folder:
+        bench = Bench(arguments.tree, Path(folder), max(arguments.runs, 1), btrfs, mkfs_btrfs)
+        results = []
+        if arguments.only in (None, "mkfs"):
+            results.append(bench.mkfs())
+        if arguments.only in (None, "dump-tree"):
+            results.append(bench.dump_tree(arguments.image))
+    if arguments.json:
+        print(json.dumps(report(results, against, arguments.tree), indent=2))
+    else:
+        show(results, against, arguments.tree)
+
+
+if __name__ == "__main__":
+    main()

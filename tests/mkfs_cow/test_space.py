@@ -1,0 +1,116 @@
+"""Chunks on devices, and space in chunks: nothing overlaps, nothing is lost, superblocks are left alone."""
+
+from __future__ import annotations
+
+import uuid
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cowlib.errors import NoSpaceError
+from cowlib.format import SUPERBLOCK_OFFSETS, BlockGroupFlag
+from cowlib.volume import PROFILES
+from mkfs_cow.chunks import MIB, ChunkAllocator, DeviceSpace
+from mkfs_cow.space import SpaceAllocator
+
+BY_NAME = {profile.name: profile for profile in PROFILES}
+GIB = 1 << 30
+
+
+def allocator(*sizes: int) -> ChunkAllocator:
+    return ChunkAllocator([DeviceSpace(i, uuid.UUID(int=i), size) for i, size in enumerate(sizes, 1)])
+
+
+def space(profile: str, *sizes: int) -> SpaceAllocator:
+    kinds = (BlockGroupFlag.SYSTEM, BlockGroupFlag.METADATA, BlockGroupFlag.DATA)
+    return SpaceAllocator(allocator(*sizes), {kind: BY_NAME[profile] for kind in kinds})
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+@given(st.data())
+def test_chunks_do_not_overlap(profile, data):
+    count = data.draw(st.integers(profile.min_devices, 6))
+    sizes = data.draw(st.lists(st.integers(64 * MIB, 4 * GIB), min_size=count, max_size=count))
+    chunks = allocator(*sizes)
+    for length in data.draw(st.lists(st.integers(8 * MIB, 2 * GIB), max_size=8)):
+        try:
+            chunks.allocate(BlockGroupFlag.DATA, profile, length)
+        except NoSpaceError:
+            break
+    used: dict[int, list[tuple[int, int]]] = {}
+    end = 0
+    for chunk in chunks.chunks:
+        assert chunk.logical >= max(end, MIB)
+        end = chunk.end
+        assert chunk.length == chunk.stripe_size * profile.data_stripes(len(chunk.stripes))
+        for devid, physical in chunk.stripes:
+            used.setdefault(devid, []).append((physical, physical + chunk.stripe_size))
+    for devid, ranges in used.items():
+        ranges.sort()
+        assert ranges[0][0] >= MIB
+        assert ranges[-1][1] <= sizes[devid - 1]
+        assert all(a[1] <= b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    for device in chunks.devices:
+        assert device.bytes_used == sum(b - a for a, b in used.get(device.devid, []))
+
+
+def test_releasing_chunks_undoes_them():
+    chunks = allocator(GIB, GIB)
+    before = [vars(device).copy() for device in chunks.devices]
+    made = [chunks.allocate(BlockGroupFlag.DATA, BY_NAME[name], 64 * MIB) for name in ("raid1", "single", "raid0")]
+    assert not chunks.release(made[0])
+    assert all(chunks.release(chunk) for chunk in reversed(made))
+    assert [vars(device) for device in chunks.devices] == before
+
+
+def test_superblock_copies_are_never_handed_out():
+    groups = space("dup", 8 * GIB)
+    pieces = groups.take_data(300 * MIB)
+    assert sum(length for _, length in pieces) == 300 * MIB
+    for group in groups.groups[BlockGroupFlag.DATA]:
+        for _, physical in group.chunk.stripes:
+            for offset in SUPERBLOCK_OFFSETS:
+                at = group.chunk.logical + offset - physical
+                assert not any(start <= at < start + length for start, length in pieces)
+    assert len(pieces) > 1
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 3000)), max_size=30))
+def test_used_and_free_make_up_each_group(requests):
+    groups = space("single", 2 * GIB)
+    taken = []
+    for nodes, amount in requests:
+        if nodes:
+            taken += [(int(at), 16384) for at in groups.take_nodes(amount % 50, 16384)]
+        else:
+            taken += groups.take_data(amount * 4096)
+    for group in groups.all_groups():
+        mine = [(s, n) for s, n in taken if group.chunk.logical <= s < group.chunk.end]
+        ranges = sorted([*mine, *group.free_ranges(), *group.holes])
+        assert sum(n for _, n in mine) == group.used
+        at = group.chunk.logical
+        for start, length in ranges:
+            assert start == at
+            at += length
+        assert at == group.chunk.end
+
+
+def test_settling_gives_back_what_holds_nothing():
+    groups = space("single", 8 * GIB)
+    groups.take_data(200 * MIB)
+    group = groups.groups[BlockGroupFlag.DATA][0]
+    first = group.chunk.logical
+    hole, length = group.holes[0]
+    start = np.array([first + 4096, hole + length], np.uint64)
+    groups.settle_data(start, np.array([4096, 8192], np.uint64))
+    assert group.used == 12288
+    assert group.free_ranges()[:2] == [(first, 4096), (first + 8192, hole - first - 8192)]
+    assert group.cursor == hole + length + 8192
+
+
+def test_a_full_device_is_no_space():
+    groups = space("raid1", 128 * MIB, 128 * MIB)
+    with pytest.raises(NoSpaceError):
+        groups.take_data(GIB)
