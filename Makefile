@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-CODE   := cowlib mkfs_cow cow_debug_tree
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test lint fmt demo bench clean
@@ -34,7 +33,7 @@ bench: $(STAMP) ## compare time and memory with btrfs-progs (BENCH_TREE, BENCH_D
 
 clean: ## remove .venv and everything made
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find $(CODE) tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -7,7 +7,8 @@ import sys
 
 def main() -> None:
     """The command ``cow-debug-tree``."""
-    from cow_debug_tree.cli import app, with_optional_values
+    from cow_debug_tree.cli import app
+    from cowcli.start import with_optional_values
 
     app(with_optional_values(sys.argv[1:]), prog_name="cow-debug-tree")
 

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 import cowlib
+from cowcli.errors import tell_error
+from cowcli.start import Backup, ChunkRootAt, NoScan, SuperCopy, TreeRootAt, address, address_or_none
 from cowlib.errors import CowError
 
 NAME = "cow-debug-tree"
@@ -15,18 +17,6 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 #: What a process exits with that nobody listens to any more, as if the signal for that had ended it.
 UNHEARD = 128 + 13
-
-#: Stands for the newest usable backup root.
-NEWEST_BACKUP = -1
-
-
-def with_optional_values(arguments: list[str]) -> list[str]:
-    """The arguments, with a number for every ``--backup`` that comes without one."""
-    following = [*arguments[1:], ""]
-    return [
-        f"{argument}={NEWEST_BACKUP}" if argument == "--backup" and not value.isdecimal() else argument
-        for argument, value in zip(arguments, following, strict=True)
-    ]
 
 
 def _version(wanted: bool) -> None:
@@ -42,7 +32,9 @@ def _version(wanted: bool) -> None:
 )
 def debug_tree(
     devices: Annotated[list[str], typer.Argument(metavar="DEVICE...", show_default=False)],
-    extents: Annotated[bool, typer.Option("-e", "--extents", help="only leaves of the extent and device trees")] = False,
+    extents: Annotated[
+        bool, typer.Option("-e", "--extents", help="only leaves of the extent and device trees")
+    ] = False,
     device: Annotated[bool, typer.Option("-d", "--device", help="only root, chunk and device trees")] = False,
     roots: Annotated[bool, typer.Option("-r", "--roots", help="only where each tree starts")] = False,
     backups: Annotated[bool, typer.Option("-R", "--backups", help="as --roots, and the backup roots")] = False,
@@ -51,7 +43,8 @@ def debug_tree(
         str | None, typer.Option("-t", "--tree", metavar="TREE", help="only this tree, by name or number")
     ] = None,
     block: Annotated[
-        list[str] | None, typer.Option("-b", "--block", metavar="BYTENR", help="only this node; may be repeated")
+        list[str] | None,
+        typer.Option("-b", "--block", metavar="BYTENR", help="only this node; may be repeated"),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="with --block: and all below it")] = False,
     bfs: Annotated[bool, typer.Option("--bfs", help="level by level [the default]")] = False,
@@ -59,29 +52,15 @@ def debug_tree(
     hide_names: Annotated[bool, typer.Option("--hide-names", help="HIDDEN in place of names and values")] = False,
     csum_headers: Annotated[bool, typer.Option("--csum-headers", help="show checksums of nodes")] = False,
     csum_items: Annotated[bool, typer.Option("--csum-items", help="show checksums of data")] = False,
-    noscan: Annotated[bool, typer.Option("--noscan", help="do not look for further devices")] = False,
+    noscan: NoScan = False,
     min_transid: Annotated[
-        int, typer.Option("--min-transid", metavar="N", min=0, help="only nodes written in transaction N or later")
+        int,
+        typer.Option("--min-transid", metavar="N", min=0, help="only nodes written in transaction N or later"),
     ] = 0,
-    super_copy: Annotated[
-        int | None, typer.Option("--super-copy", metavar="N", min=0, max=2, help="start from this superblock copy")
-    ] = None,
-    backup: Annotated[
-        int | None,
-        typer.Option(
-            "--backup",
-            metavar="[N]",
-            min=NEWEST_BACKUP,
-            max=3,
-            help="start from this backup root, without N from the newest that can be read",
-        ),
-    ] = None,
-    tree_root: Annotated[
-        str | None, typer.Option("--tree-root", metavar="BYTENR", help="the root tree starts here")
-    ] = None,
-    chunk_root: Annotated[
-        str | None, typer.Option("--chunk-root", metavar="BYTENR", help="the chunk tree starts here")
-    ] = None,
+    super_copy: SuperCopy = None,
+    backup: Backup = None,
+    tree_root: TreeRootAt = None,
+    chunk_root: ChunkRootAt = None,
     superblock: Annotated[bool, typer.Option("--super", help="show the superblock")] = False,
     every: Annotated[bool, typer.Option("--all", help="with --super: every copy on every device")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="size, height, fill and scatter of each tree")] = False,
@@ -92,12 +71,16 @@ def debug_tree(
 ) -> None:
     """Show superblocks, trees and statistics of the btrfs on DEVICE..., which is not mounted.
 
-    The text is that of btrfs inspect-internal dump-tree and dump-super. It holds names of files unless they are hidden.
+    The text is that of btrfs inspect-internal dump-tree and dump-super. It holds names of files unless they
+    are hidden.
     """
     chosen = extents or device or roots or backups or uuid or tree is not None or bool(block)
     _exclude(every and not superblock, "--all goes with --super")
     _exclude(superblock and (stats or chosen), "--super does not show trees")
-    _exclude(stats and (extents or device or roots or backups or uuid or bool(block)), "--stats goes with --tree alone")
+    _exclude(
+        stats and (extents or device or roots or backups or uuid or bool(block)),
+        "--stats goes with --tree alone",
+    )
     _exclude(as_json and csum_headers, "--json does not show headers of nodes")
     try:
         from cow_debug_tree import show
@@ -111,7 +94,7 @@ def debug_tree(
             backups=backups,
             uuid=uuid,
             tree=None if tree is None else show.tree_id(tree),
-            blocks=tuple(_address(text) for text in block or ()),
+            blocks=tuple(address(text) for text in block or ()),
             follow=follow,
             depth_first=dfs and not bfs,
             min_transid=min_transid,
@@ -121,8 +104,8 @@ def debug_tree(
             scan=not noscan,
             super_copy=super_copy,
             backup=backup,
-            tree_root=None if tree_root is None else _address(tree_root),
-            chunk_root=None if chunk_root is None else _address(chunk_root),
+            tree_root=address_or_none(tree_root),
+            chunk_root=address_or_none(chunk_root),
         ) as fs:
             if stats:
                 status = show.statistics(fs, wishes, as_json=as_json)
@@ -139,7 +122,7 @@ def debug_tree(
                 )
         raise typer.Exit(status)
     except CowError as error:
-        _explain(error)
+        tell_error(NAME, error)
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         raise typer.Exit(UNHEARD) from None
@@ -148,20 +131,3 @@ def debug_tree(
 def _exclude(wrong: bool, why: str) -> None:
     if wrong:
         raise typer.BadParameter(why)
-
-
-def _address(text: str) -> int:
-    """A logical address in bytes, decimal or with 0x."""
-    try:
-        address = int(text, 0)
-    except ValueError:
-        address = -1
-    if not 0 <= address < 1 << 64:
-        raise typer.BadParameter(f"{text} is no address in bytes")
-    return address
-
-
-def _explain(error: CowError) -> None:
-    typer.echo(f"{NAME}: {error}", err=True)
-    if error.hint:
-        typer.echo(f"hint: {error.hint}", err=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from cow_debug_tree.printers.nodes import TEXT, Batch, Run, pages
+from cow_debug_tree.printers.nodes import TEXT, Batch, Run, page
 from cow_debug_tree.printers.sheet import Form, Style
 from cow_debug_tree.titles import ALONE, Wishes, backups, start, title, totals
 from cowlib.btree import Nodes, Pointers, TreeReader, TreeRoot
@@ -32,8 +32,9 @@ _NOWHERE = np.empty(0, np.uint64)
 class Stretch:
     """Nodes of one tree and one level that are printed one after another, under a title.
 
-    ``nodes`` are inner nodes, which had to be read to find what is below; else ``bytenr`` and ``generation`` (n,) point
-    to leaves. ``is_root`` says that the pointer to the only leaf comes from a root item, and need not be right.
+    ``nodes`` are inner nodes, which had to be read to find what is below; else ``bytenr`` and ``generation``
+    (n,) point to leaves. ``is_root`` says that the pointer to the only leaf comes from a root item, and need
+    not be right.
     """
 
     title: bytes
@@ -121,12 +122,10 @@ class Dump:
         self._damage.clear()
         return Data(batch, list(dict.fromkeys(task.complaints + list(map(str, damage)))))
 
-    def render(self, data: Data) -> Iterator[tuple[bytearray, list[str]]]:
-        """The text in one part or more, each with complaints about what could not be read or understood."""
-        complaints = data.complaints
-        for text, more in pages(data.batch, self._style, self._form):
-            yield text, complaints + more
-            complaints = []
+    def render(self, data: Data) -> tuple[bytearray, list[str]]:
+        """The text, and complaints about what could not be read or understood."""
+        text, complaints = page(data.batch, self._style, self._form)
+        return text, data.complaints + complaints
 
     # -- what to print ---------------------------------------------------------------------------------------
 
@@ -249,10 +248,9 @@ class Dump:
             nodes, _ = self._reader.read(bytenr[some], level=level, tree=tree, generation=generation[some])
             yield nodes
 
-    def _children(
-        self, pointers: list[Pointers], tree: int | None, seen: set[int] | None = None
-    ) -> tuple[U64, U64]:
-        """Addresses and generations of children, each once: a crafted tree must not become longer than its device.
+    def _children(self, pointers: list[Pointers], tree: int | None, seen: set[int] | None = None) -> tuple[U64, U64]:
+        """Addresses and generations of children, each once: a crafted tree must not become longer than its
+        device.
 
         ``seen`` are those that were found before, to which these are added.
         """

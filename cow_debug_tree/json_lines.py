@@ -1,10 +1,10 @@
 """Items as JSON: one object a line, made from the declarations of `cowlib.format`.
 
-Every object has ``tree`` (null where a single block was asked for), ``leaf``, ``slot``, ``key`` (three numbers), ``kind``
-(the key's type by name), ``size`` and ``item``, the payload: fields by their names; null for a payload that is empty or
-damaged, ``{"data": hexadecimal}`` for one that is not known. Pointers to children have ``node``, ``level``, ``blockptr`` and
-``generation`` instead. Names are text; where their bytes are not UTF-8, replacement characters stand in, and a second field
-(``name_hex``) holds the exact bytes.
+Every object has ``tree`` (null where a single block was asked for), ``leaf``, ``slot``, ``key`` (three
+numbers), ``kind`` (the key's type by name), ``size`` and ``item``, the payload: fields by their names; null
+for a payload that is empty or damaged, ``{"data": hexadecimal}`` for one that is not known. Pointers to
+children have ``node``, ``level``, ``blockptr`` and ``generation`` instead. Names are text; where their bytes
+are not UTF-8, replacement characters stand in, and a second field (``name_hex``) holds the exact bytes.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""What the command does, once its arguments are understood. What these functions return is what to exit with: 1 if
-something could not be read or understood."""
+"""What the command does, once its arguments are understood. What these functions return is what to exit with:
+1 if something could not be read or understood.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +89,9 @@ def _json_superblock(copy: SuperblockCopy, data: bytes, path: str) -> int:
     from cow_debug_tree.json_lines import plain
 
     fields = plain(copy.parse())
-    fields["label"] = np.frombuffer(data, columns(Superblock))["label"].tobytes().partition(b"\0")[0].decode(errors="replace")
+    fields["label"] = (
+        np.frombuffer(data, columns(Superblock))["label"].tobytes().partition(b"\0")[0].decode(errors="replace")
+    )
     write_json({"device": path, "copy": copy.index, "offset": copy.offset, "fault": copy.fault, "superblock": fields})
     complaints = _faults(copy, path)
     complain(complaints)

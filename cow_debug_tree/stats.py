@@ -21,8 +21,8 @@ from cowlib.format import HEADER_SIZE
 class TreeStats:
     """One tree. ``level`` is that of its root; ``nodes`` counts leaves as well.
 
-    ``bytes`` is what all nodes take, ``free`` what of the leaves is not in use. ``runs`` is the number of leaves that do
-    not stand right behind the leaf before them: 1 for a tree that can be read in one go.
+    ``bytes`` is what all nodes take, ``free`` what of the leaves is not in use. ``runs`` is the number of
+    leaves that do not stand right behind the leaf before them: 1 for a tree that can be read in one go.
     """
 
     tree: int

@@ -206,7 +206,10 @@ def _system_items(array: bytes) -> Iterator[tuple[bytes, str]]:
         chunk = np.frombuffer(array, columns(Chunk), 1, at) if room >= 0 else None
         count = 0 if chunk is None else int(chunk["num_stripes"][0])
         if chunk is None or not count or count * Stripe.sizeof() > room:
-            yield b"", f"has a chunk of {count} stripes at byte {at}, where {max(room, 0)} bytes are left for them"
+            yield (
+                b"",
+                f"has a chunk of {count} stripes at byte {at}, where {max(room, 0)} bytes are left for them",
+            )
             return
         stripes = np.frombuffer(array, columns(Stripe), count, at + Chunk.sizeof())
         yield _line(CHUNK_FIELDS, chunk) + _line(STRIPE_FIELDS, stripes, nth=np.arange(count)), ""

@@ -16,9 +16,10 @@ from cowlib.format import IncompatFeature, KeyType, ObjectId
 class Wishes:
     """Which nodes are shown.
 
-    ``extents``, ``device`` and ``uuid`` restrict to some trees, ``tree`` to one; ``roots`` and ``backups`` show only where
-    trees start. ``blocks`` are logical addresses of single nodes, with all below them if ``follow``. ``min_transid`` leaves
-    out what is older. ``depth_first`` prints children right after their parents.
+    ``extents``, ``device`` and ``uuid`` restrict to some trees, ``tree`` to one; ``roots`` and ``backups``
+    show only where trees start. ``blocks`` are logical addresses of single nodes, with all below them if
+    ``follow``. ``min_transid`` leaves out what is older. ``depth_first`` prints children right after their
+    parents.
     """
 
     extents: bool = False
@@ -153,7 +154,5 @@ def backups(superblock: Any) -> bytes:
             f"\t\t{shown} root gen {backup[f'{field}_root_gen']} block {backup[f'{field}_root']}\n"
             for field, shown in names
         ]
-        lines.append(
-            f"\t\t{backup.bytes_used} used {backup.total_bytes} total {backup.num_devices} devices\n"
-        )
+        lines.append(f"\t\t{backup.bytes_used} used {backup.total_bytes} total {backup.num_devices} devices\n")
     return "".join(lines).encode()

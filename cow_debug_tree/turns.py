@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Generic, TypeVar
@@ -28,11 +29,12 @@ INTERRUPTED = 128 + 2
 
 @dataclass(frozen=True)
 class Work(Generic[T, D, R]):
-    """How tasks of type T are done: ``read`` gets their data, ``render`` makes results of it, one or more, and ``write``
-    writes a result and returns a status, 0 or more."""
+    """How tasks of type T are done: ``read`` gets their data, ``render`` makes the result of it, and
+    ``write`` writes that and returns a status, 0 or more.
+    """
 
     read: Callable[[T], D]
-    render: Callable[[D], Iterator[R]]
+    render: Callable[[D], R]
     write: Callable[[R], int]
 
 
@@ -45,9 +47,9 @@ def take_turns(
 ) -> int:
     """Does all tasks, in order. Returns the largest status.
 
-    The first task that is ``worth_sharing`` makes this process fork, ``before_fork`` having been called. The copies go on
-    with ``tasks`` where it stands, each for itself, and do every other one; each writes when it is its turn. Raises what
-    the work raises here; in the other processes such an error is shown on stderr.
+    The first task that is ``worth_sharing`` makes this process fork, ``before_fork`` having been called. The
+    copies go on with ``tasks`` where it stands, each for itself, and do every other one; each writes when it
+    is its turn. Raises what the work raises here; in the other processes such an error is shown on stderr.
     """
     status = 0
     for task in tasks:
@@ -55,8 +57,7 @@ def take_turns(
             before_fork()
             team = _Team(min(MAX_WORKERS, len(os.sched_getaffinity(0))))
             return max(status, _share(team, chain([task], tasks), work))
-        for result in work.render(work.read(task)):
-            status = max(status, work.write(result))
+        status = max(status, work.write(work.render(work.read(task))))
     return status
 
 
@@ -65,8 +66,9 @@ class _PeerGone(Exception):
 
 
 class _Team:
-    """The processes that share the work: worker 0 was there before. Each has a pipe on which its predecessor tells it
-    that its turn has come."""
+    """The processes that share the work: worker 0 was there before. Each has a pipe on which its predecessor
+    tells it that its turn has come.
+    """
 
     def __init__(self, size: int) -> None:
         pipes = [os.pipe() for _ in range(size)]
@@ -94,13 +96,14 @@ class _Team:
 
     def pass_on(self) -> None:
         """Lets the next one write."""
-        try:
+        # Without a reader: it had nothing left to do, or its exit status will tell what ended it.
+        with suppress(BrokenPipeError):
             os.write(self._next, b".")
-        except BrokenPipeError:
-            pass  # it had nothing left to do, or it will tell what ended it by its exit status
 
     def part(self) -> int:
-        """Waits for all others, which stop as soon as they would have to wait for us: their worst exit status."""
+        """Waits for all others, which stop as soon as they would have to wait for us: their worst exit
+        status.
+        """
         os.close(self._next)
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in self._children]
         return max((code if code >= 0 else 128 - code for code in codes), default=0)
@@ -138,10 +141,9 @@ def _help(team: _Team, tasks: Iterator[T], work: Work[T, D, R]) -> int:
 def _work(team: _Team, tasks: Iterator[T], work: Work[T, D, R]) -> int:
     status = 0
     for data in _read_ahead(islice(tasks, team.me, None, team.size), work.read):
-        results = work.render(data)
-        first = next(results)  # most of the work is done before it is our turn
+        result = work.render(data)
         team.wait_for_turn()
-        status = max(status, work.write(first), *map(work.write, results))
+        status = max(status, work.write(result))
         team.pass_on()
     return status
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from cowlib.errors import UnsupportedError
 from cowlib.format.enums import CsumType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -28,6 +28,17 @@ CRC32C_POLYNOMIAL = 0x11EDC6F41
 _MASK = 0xFFFFFFFF
 _NAME_SEED = _MASK ^ 1
 _CSUM_SIZES = {CsumType.CRC32: 4, CsumType.XXHASH: 8, CsumType.SHA256: 32, CsumType.BLAKE2: 32}
+
+
+class Words(NamedTuple):
+    """One round over many names: `rows` i8 says which of them have a word more, `words` u8 are these, little-endian.
+
+    `some` i8 is how many bytes of each word count, the low ones; None stands for all eight. The other bytes are zero.
+    """
+
+    rows: NDArray[np.int64]
+    words: NDArray[np.uint64]
+    some: NDArray[np.int64] | None
 
 
 def _load_crc32c() -> Callable[..., int]:
@@ -136,6 +147,12 @@ def name_hashes_at(buffer: NDArray[np.uint8], position: ArrayLike, length: Array
     return _registers_at(registers, buffer, position, np.asarray(length, dtype=np.int64)).astype(np.uint64)
 
 
+def name_hashes_of(count: int, rounds: Iterable[Words]) -> NDArray[np.uint64]:
+    """`name_hash` of each of `count` names, given by what `words_at` says of them."""
+    registers = np.full(count, _NAME_SEED, dtype=np.uint32)
+    return registers_after(registers, rounds).astype(np.uint64)
+
+
 def extref_hash(parent: int, name: bytes) -> int:
     """The offset of the INODE_EXTREF key of a name in the directory with inode number `parent`."""
     return crc32c_raw(parent & _MASK, name)
@@ -178,14 +195,22 @@ def _tables() -> NDArray[np.uint32]:
     return tables
 
 
+@cache
+def _pair_tables() -> NDArray[np.uint32]:
+    """`tables[k][p]`: the same for a pair of bytes p, the k-th of four that make a word; (4, 65536)."""
+    low, high = np.arange(1 << 16) & 0xFF, np.arange(1 << 16) >> 8
+    return np.stack([_tables()[7 - k][low] ^ _tables()[6 - k][high] for k in (0, 2, 4, 6)])
+
+
 def _after_words(register: NDArray[np.uint32] | np.uint32, words: NDArray[np.uint64]) -> NDArray[np.uint32]:
     """The registers after eight more bytes each, given as little-endian numbers."""
-    mixed = words ^ register
-    tables = _tables()
-    after: NDArray[np.uint32] = tables[7][mixed & np.uint64(0xFF)]
-    for k in range(1, 8):
-        after = after ^ tables[7 - k][(mixed >> np.uint64(8 * k)) & np.uint64(0xFF)]
-    return after
+    mixed = np.asarray(words ^ register, dtype="<u8")
+    tables = _pair_tables()
+    pairs = mixed.reshape(-1).view("<u2").reshape(-1, 4)
+    after = tables[0].take(pairs[:, 0])
+    for k in range(1, 4):
+        after ^= tables[k].take(pairs[:, k])
+    return after.reshape(mixed.shape)
 
 
 def _registers_at(
@@ -194,23 +219,46 @@ def _registers_at(
     position: NDArray[np.int64],
     length: NDArray[np.int64],
 ) -> NDArray[np.uint32]:
-    """Each register after the bytes `buffer[position:position + length]`: eight at once, then one by one."""
+    """Each register after the bytes `buffer[position:position + length]`."""
     if len(position) and (min(position.min(), length.min()) < 0 or (position + length).max() > len(buffer)):
         raise ValueError("a name lies outside of its buffer")
-    registers = registers.copy()
-    rows = np.arange(len(position))
-    words_left = length >> 3
+    if len(position) and position.min() < 8:
+        buffer, position = np.concatenate([np.zeros(8, np.uint8), buffer]), position + 8
+    return registers_after(registers, words_at(buffer, position, length))
+
+
+def words_at(buffer: NDArray[np.uint8], position: NDArray[np.int64], length: NDArray[np.int64]) -> Iterator[Words]:
+    """The names `buffer[position:position + length]` a word at a time, each round as `Words`.
+
+    What a length leaves over by eight comes first. Names must lie within the buffer, and at least eight bytes from its
+    start, as those in nodes do.
+    """
     # A little-endian number at every byte of the buffer: numpy gathers unaligned ones just as well.
-    words = np.ndarray(max(len(buffer) - 7, 0), "<u8", buffer, strides=(1,))
+    words = np.ndarray(max(len(buffer) - 7, 0), "<u8", buffer.data, strides=(1,))
+    part = length & 7
+    rows = np.flatnonzero(part)
+    some = part[rows]
+    if len(rows):
+        yield Words(rows, words[position[rows] + some - 8] >> ((8 - some) << 3).astype(np.uint64), some)
+    whole = length >> 3
+    place = position + part
+    rows = np.flatnonzero(whole)
     done = 0
-    while len(rows := rows[words_left[rows] > done]):
-        registers[rows] = _after_words(registers[rows], words[position[rows] + 8 * done])
+    while len(rows):
+        yield Words(rows, words[place[rows] + 8 * done], None)
         done += 1
-    table = _tables()[0]
-    place = position + (words_left << 3)
-    rows = np.arange(len(position))
-    for done in range(7):
-        rows = rows[(length[rows] & 7) > done]
-        now = registers[rows]
-        registers[rows] = (now >> 8) ^ table[(now ^ buffer[place[rows] + done]) & 0xFF]
+        rows = rows[whole[rows] > done]
+
+
+def registers_after(registers: NDArray[np.uint32], rounds: Iterable[Words]) -> NDArray[np.uint32]:
+    """Each crc32c register after the words of its name; `registers` are changed."""
+    for rows, words, some in rounds:
+        now = registers[rows].astype(np.uint64)
+        if some is None:
+            registers[rows] = _after_words(np.uint32(0), words ^ now)
+            continue
+        # A register of zero stays zero while zeros go in, so the few bytes are moved to the end of a word of zeros.
+        bits = (some << 3).astype(np.uint64)
+        moved = (words ^ now) << (np.uint64(64) - bits)
+        registers[rows] = _after_words(np.uint32(0), moved) ^ (now >> bits).astype(np.uint32)
     return registers

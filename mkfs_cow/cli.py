@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cowcli.errors import tell_error
 from cowlib import __version__
 from cowlib.errors import CowError
 from mkfs_cow.features import describe_features, parse_features
@@ -143,24 +144,19 @@ def mkfs(
         )
         _run(options, quiet=quiet, as_json=as_json)
     except CowError as error:
-        _tell_error(error)
+        tell_error("mkfs.cow", error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("mkfs.cow: interrupted; nothing that mounts was made", err=True)
         raise typer.Exit(130) from None
 
 
-def _tell_error(error: CowError) -> None:
-    hint = f" ({error.hint})" if error.hint else ""
-    typer.echo(f"mkfs.cow: {error}{hint}", err=True)
-
-
 def _run(options: Options, *, quiet: bool, as_json: bool) -> None:
+    from cowcli.progress import ProgressBar
     from mkfs_cow.make import make_filesystem
-    from mkfs_cow.progress import ProgressBar
 
     logging.basicConfig(format="mkfs.cow: %(message)s", level=logging.WARNING)
-    with ProgressBar(enabled=not quiet) as bar:
+    with ProgressBar("mkfs.cow", enabled=not quiet) as bar:
         summary = make_filesystem(options, progress=bar.update, warn=bar.warn)
     if as_json:
         typer.echo(json.dumps(summary.as_json(), indent=2))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from cowlib.errors import UsageError
 from cowlib.format import InodeFlag
-from mkfs_cow.options import Options, subvolume_of
-from mkfs_cow.source import empty_tree, scan_directory, scan_tar, split_tree
-from mkfs_cow.source.tables import Tree
+from mkfs_cow.options import InodeFlagsSpec, Options, subvolume_of
+from mkfs_cow.source.archive import scan_tar
+from mkfs_cow.source.builder import TreeBuilder
+from mkfs_cow.source.contents import NoContents
+from mkfs_cow.source.directory import scan_directory
+from mkfs_cow.source.subvolumes import partition, with_flags
+from mkfs_cow.source.tables import S_IFDIR, Segments, Tree
 
 
 def read_source(
@@ -39,11 +38,18 @@ def read_source(
             progress=count,
         )
     elif options.from_tar is not None:
-        tree = scan_tar(options.from_tar, exclude=options.exclude, clamp=clamp, now=now, warn=warn, progress=count)
+        tree = scan_tar(options.from_tar, exclude=options.exclude, clamp=clamp, warn=warn, progress=count)
     else:
         tree = empty_tree(now)
-    trees = split_tree(tree, [spec.path for spec in options.subvolumes])
-    return _flagged(trees, options)
+    return _flagged(partition(tree, [spec.path for spec in options.subvolumes]), options)
+
+
+def empty_tree(now: int) -> Tree:
+    """Nothing but a top directory of root's, made at ``now`` (seconds)."""
+    builder = TreeBuilder()
+    builder.inode(S_IFDIR | 0o755, 0, 0, 0, 0, (now * 1_000_000_000,) * 4)
+    nothing = np.empty(0, np.int64)
+    return builder.tree(Segments(nothing, nothing, nothing, nothing), NoContents(), None)
 
 
 def _own_files(options: Options) -> list[tuple[int, int]]:
@@ -57,34 +63,15 @@ def _own_files(options: Options) -> list[tuple[int, int]]:
 
 
 def _flagged(trees: list[Tree], options: Options) -> list[Tree]:
-    """The trees with the inode flags that were asked for: a directory's go to all that is below it in its subvolume."""
+    """The trees with the inode flags that were asked for, each in the subvolume that its path lies in."""
     subvolumes = [b"", *(spec.path for spec in options.subvolumes)]
+    given: list[list[tuple[bytes, int]]] = [[] for _ in trees]
     for spec in options.inode_flags:
         inside = subvolume_of(spec.path, subvolumes)
-        number = subvolumes.index(inside)
-        tree = trees[number]
-        top = tree.find(spec.path[len(inside) :].lstrip(b"/"))
-        if top is None:
-            raise UsageError(f"--inode-flags: there is no {os.fsdecode(spec.path)} in the source")
-        below = _below(tree, top)
-        regular, bits = tree.is_type(stat.S_IFREG), np.zeros(len(tree), np.uint64)
-        if spec.nodatasum or spec.nodatacow:
-            bits[below & (regular | (not spec.nodatacow))] |= np.uint64(InodeFlag.NODATASUM)
-        if spec.nodatacow:
-            bits[below] |= np.uint64(InodeFlag.NODATACOW)
-        trees[number] = replace(tree, flags=tree.flags | bits)
-    return trees
+        given[subvolumes.index(inside)].append((spec.path[len(inside) :].lstrip(b"/"), _bits(spec)))
+    return [with_flags(tree, paths) for tree, paths in zip(trees, given, strict=True)]
 
 
-def _below(tree: Tree, top: int) -> npt.NDArray[np.bool_]:
-    """Which inodes are ``top`` or hang below it: bool (rows,)."""
-    inside = np.zeros(len(tree), bool)
-    inside[top] = True
-    names = tree.names
-    here = names.inode >= 0
-    parent, child = names.parent[here], names.inode[here]
-    while True:
-        reached = child[inside[parent]]
-        if inside[reached].all():
-            return inside
-        inside[reached] = True
+def _bits(spec: InodeFlagsSpec) -> int:
+    bits = InodeFlag.NODATACOW if spec.nodatacow else InodeFlag(0)
+    return int(bits | (InodeFlag.NODATASUM if spec.nodatasum else InodeFlag(0)))

@@ -18,7 +18,7 @@ from cowlib.format import (
 from cowlib.volume import PROFILES, Profile
 from cowlib.volume.profiles import profile_named
 from mkfs_cow.chunks import ChunkAllocator
-from mkfs_cow.data import Estimate
+from mkfs_cow.data.write import Estimate
 from mkfs_cow.options import Options
 from mkfs_cow.source.tables import Tree
 from mkfs_cow.space import SpaceAllocator
@@ -60,7 +60,7 @@ def _profile(name: str, devices: int, what: str) -> Profile:
 def metadata_estimate(trees: Sequence[Tree], data: Estimate, options: Options, csum_size: int) -> int:
     """Bytes of nodes that the trees will take, from above: names, inodes, extents, checksums, inline data."""
     nodesize = options.nodesize or 0
-    total = data.inline + data.extents * (FileExtentItem.sizeof() + ITEM_SIZE + _DATA_EXTENT_ITEM)
+    total: int = data.inline + data.extents * (FileExtentItem.sizeof() + ITEM_SIZE + _DATA_EXTENT_ITEM)
     total += data.data // options.sectorsize * csum_size
     for tree in trees:
         text = int(tree.names.name.lengths.sum())

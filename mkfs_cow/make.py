@@ -15,7 +15,8 @@ from cowlib.device import Device
 from cowlib.format import BlockGroupFlag, Compression, IncompatFeature
 from cowlib.volume import ChunkMap, Volume
 from mkfs_cow.chunks import ChunkAllocator, DeviceSpace, describe_kind
-from mkfs_cow.data import DataOptions, Written, estimate, measure, write_data
+from mkfs_cow.data.plan import DataOptions
+from mkfs_cow.data.write import Written, estimate, measure, write_data
 from mkfs_cow.forest import Forest, ForestStyle
 from mkfs_cow.identity import Identity
 from mkfs_cow.intake import read_source

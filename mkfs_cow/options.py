@@ -106,6 +106,8 @@ class Options:
             self.nodesize = 16384
         _power_of_two("sector size", self.sectorsize, 4096, 65536)
         _power_of_two("node size", self.nodesize, self.sectorsize, 65536)
+        if self.byte_count is not None and self.byte_count < self.sectorsize:
+            raise UsageError(f"-b {self.byte_count} leaves nothing to use")
         if len(self.label) >= LABEL_SIZE or b"\n" in self.label or b"\0" in self.label:
             raise UsageError(f"label must be shorter than {LABEL_SIZE} bytes, without newline or NUL")
         if len(self.devices) > 1 and self.device_uuid is not None:

@@ -28,8 +28,8 @@ class Target:
 def inspect_target(path: Path, byte_count: int | None, wanted: int | None, sectorsize: int, force: bool) -> Target:
     """Looks at a device without touching it; raises MountedError, DeviceError, or CowError for one that is in use.
 
-    ``byte_count`` is the size asked for with ``-b``: an image file is made that long, a device must be.  ``wanted`` is
-    how large an image file that is missing or empty should be (None: it must be there).
+    ``byte_count`` is the size asked for with ``-b``.  ``wanted`` is how large an image file that is missing or empty
+    should be made otherwise (None: it must be there).  One that has a size keeps it.
     """
     missing = not path.exists()
     if missing and not path.parent.is_dir():
@@ -41,9 +41,9 @@ def inspect_target(path: Path, byte_count: int | None, wanted: int | None, secto
     if found is not None and not force:
         raise CowError(f"holds {found} already", device=str(path), hint="use -f to overwrite it")
     with Device.open(path) as device:
-        size, is_file = device.size, not device.is_block
-    asked = byte_count or (size if size or not is_file else wanted or 0)
-    if asked > size and not is_file:
+        size, empty_file = device.size, not device.size and not device.is_block
+    asked = byte_count or (wanted or 0 if empty_file else size)
+    if asked > size and not empty_file:
         raise DeviceError(f"is {size} bytes long, less than the {asked} asked for", device=str(path))
     return Target(path, _whole(asked, sectorsize), create=asked > size)
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from cowlib.btree import ItemTable
 from cowlib.format import FileExtentType, ObjectId
 from mkfs_cow.chunks import DeviceSpace, NewChunk
-from mkfs_cow.data import Written
+from mkfs_cow.data.write import Written
 from mkfs_cow.forest import Forest
 from mkfs_cow.identity import GENERATION, Identity
 from mkfs_cow.options import Options

@@ -16,18 +16,15 @@ from cowlib.format import (
 )
 
 _GENERATION = "\t\tgeneration {generation} type {type} ({type:extent_type})\n"
-_INLINE = (
-    "\t\tinline extent data size {size} ram_bytes {ram_bytes}"
-    " compression {compression} ({compression:compression})\n"
-)
+_COMPRESSION = " compression {compression} ({compression:compression})\n"
+_INLINE = "\t\tinline extent data size {size} ram_bytes {ram_bytes}" + _COMPRESSION
 _PREALLOC = (
-    "\t\tprealloc data disk byte {disk_bytenr} nr {disk_num_bytes}\n"
-    "\t\tprealloc data offset {offset} nr {num_bytes}\n"
+    "\t\tprealloc data disk byte {disk_bytenr} nr {disk_num_bytes}\n\t\tprealloc data offset {offset} nr {num_bytes}\n"
 )
 _REGULAR = (
     "\t\textent data disk byte {disk_bytenr} nr {disk_num_bytes}\n"
     "\t\textent data offset {offset} nr {num_bytes} ram {ram_bytes}\n"
-    "\t\textent compression {compression} ({compression:compression})\n"
+    "\t\textent" + _COMPRESSION
 )
 
 

@@ -158,7 +158,9 @@ def temporary_item(sheet: Sheet, group: Group) -> None:
 
 
 def _balance_args(args: Structs) -> Fields:
-    """Filters of a balance. Usage and limit are one number in old filters; now its halves are the least and the most."""
+    """Filters of a balance. Usage and limit are one number in old filters; now its halves are the least and
+    the most.
+    """
     halves = {name: np.ascontiguousarray(args[name]).view("<u4").reshape(-1, 2) for name in ("usage", "limit")}
     least = {f"{name}_min": pair[:, 0] for name, pair in halves.items()}
     return Fields(args, **least, **{f"{name}_max": pair[:, 1] for name, pair in halves.items()})

@@ -109,7 +109,9 @@ class InlineRef:
 
 
 def inline_refs(sheet: Sheet, group: Group, start: I64) -> Iterator[InlineRef]:
-    """All first references, by type, then all second ones, and so on; ``start`` (n,) says where the first ones begin."""
+    """All first references, by type, then all second ones, and so on; ``start`` (n,) says where the first
+    ones begin.
+    """
     end = group.items.position + group.items.size
     first = True
     while True:
@@ -121,7 +123,7 @@ def inline_refs(sheet: Sheet, group: Group, start: I64) -> Iterator[InlineRef]:
         kind = group.items.buffer[start]
         size = _INLINE_SIZES[kind]
         unknown, cut_short = size == 0, start + size > end
-        sheet.complain(group, unknown, lambda i, kind=kind: f"inline reference of unknown type {kind[i]}")  # type: ignore[misc]
+        sheet.complain(group, unknown, "has an inline reference of an unknown type")
         sheet.complain(group, cut_short, "its last inline reference is cut short")
         usable = ~unknown & ~cut_short
         for one in np.flatnonzero(np.bincount(kind[usable])).tolist():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,17 +10,14 @@ import numpy.typing as npt
 # Printers register themselves.
 from cow_debug_tree.printers import data, device, extent, inode, other, quota, root, space  # noqa: F401
 from cow_debug_tree.printers.keys import Keys
-from cow_debug_tree.printers.sheet import I64, PRINTERS, Form, Group, Sheet, Structs, Style
+from cow_debug_tree.printers.sheet import I64, PRINTERS, Form, Group, Mask, Sheet, Structs, Style
 from cow_debug_tree.text import writers  # noqa: F401
 from cow_debug_tree.text.names import Pieces
 from cow_debug_tree.text.page import Page
 from cow_debug_tree.text.template import Fields
-from cowlib.btree import Items, Nodes, Pointers, gather
+from cowlib.btree import Nodes, Pointers, gather
 from cowlib.btree.nodes import item_capacity, pointer_capacity
 from cowlib.format import BACKREF_REV_SHIFT, HEADER_SIZE, ITEM_SIZE, Item, columns
-
-#: Bytes of payload that one page shows. The items of a crafted leaf may all claim the same bytes.
-PAGE_BYTES = 8 << 20
 
 _LEAF = "leaf {bytenr} items {nritems} free space {free:d} generation {generation} owner {owner:objectid}\nleaf"
 _NODE = (
@@ -46,8 +42,10 @@ TEXT = Form(
 
 @dataclass(frozen=True)
 class Run:
-    """Some nodes to be printed one after another, under a title: ``count`` of the batch's leaves or inner nodes,
-    beginning with the one at index ``first``. ``tree`` is the id of the tree they were found in, 0 if not known."""
+    """Some nodes to be printed one after another, under a title: ``count`` of the batch's leaves or inner
+    nodes, beginning with the one at index ``first``. ``tree`` is the id of the tree they were found in, 0 if
+    not known.
+    """
 
     title: bytes
     tree: int
@@ -64,67 +62,35 @@ class Batch:
     leaves: Nodes
     runs: list[Run]
 
-    def single(self) -> Iterator[Batch]:
-        """The same, a node at a time."""
-        for run in self.runs:
-            nodes = self.inner if run.inner else self.leaves
-            none = nodes.select(slice(0, 0))
-            if not run.count:
-                yield Batch(none, none, [run])
-            for nth in range(run.count):
-                one = nodes.select(slice(run.first + nth, run.first + nth + 1))
-                runs = [Run(b"" if nth else run.title, run.tree, run.inner, 0, 1)]
-                yield Batch(one, none, runs) if run.inner else Batch(none, one, runs)
 
-
-def pages(batch: Batch, style: Style, form: Form = TEXT) -> Iterator[tuple[bytearray, list[str]]]:
-    """The text of a batch, in one part or more, each with what is wrong with its items."""
-    items = batch.leaves.items()
-    claimed = np.cumsum(np.where(items.in_bounds, items.size, 0))
-    total = int(claimed[-1]) if len(items) else 0
-    if total <= max(PAGE_BYTES, batch.leaves.buffer.size):
-        yield _page(batch, items, style, form)
-    elif len(batch.leaves) > 1 or len(batch.inner):
-        for one in batch.single():
-            yield from pages(one, style, form)
-    else:
-        cuts = np.searchsorted(claimed, np.arange(PAGE_BYTES, total, PAGE_BYTES), side="right")
-        edges = np.unique(np.concatenate([[0], cuts, [len(items)]])).tolist()
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
-            yield _page(batch, items.select(slice(start, end)), style, form, begins=start == 0)
-
-
-def _page(
-    batch: Batch, items: Items, style: Style, form: Form, begins: bool = True
-) -> tuple[bytearray, list[str]]:
-    """The text of a batch whose leaves have these ``items``; ``begins`` says that they are not just the rest of one."""
+def page(batch: Batch, style: Style, form: Form = TEXT) -> tuple[bytearray, list[str]]:
+    """The text of a batch, and what is wrong with its items."""
     inner, leaves = batch.inner, batch.leaves
-    pointers = inner.pointers()
+    pointers, items = inner.pointers(), leaves.items()
     children = np.bincount(pointers.node, minlength=len(inner))
-    per_leaf = np.bincount(items.node, minlength=len(leaves))
-    places = _Places(batch, children, per_leaf)
+    places = _Places(batch, children, np.bincount(items.node, minlength=len(leaves)))
     sheet = Sheet(Page(places.units), style, form)
-    if form.titles and begins:
+    if form.titles:
         titles = [(unit, run.title) for unit, run in zip(places.title, batch.runs, strict=True) if run.title]
-        sheet.page.put_pieces(
-            np.array([unit for unit, _ in titles], np.int64), Pieces.of([text for _, text in titles])
-        )
+        texts = Pieces.of([text for _, text in titles])
+        sheet.page.put_pieces(np.array([unit for unit, _ in titles], np.int64), texts)
         _headings(sheet, inner, places.inner, _NODE, pointer_capacity(inner.nodesize) - children)
         _headings(sheet, leaves, places.leaf, _LEAF, free_space(leaves))
     if len(pointers):
         _pointers(sheet, inner, pointers, places)
     if len(items):
         itemoff = items.position - items.node * leaves.nodesize - HEADER_SIZE
-        unit = places.leaf[items.node] + 1 + items.slot - items.slot[0]
-        tree = places.leaf_tree[items.node]
-        _items(sheet, Group(items, unit, itemoff, leaves.bytenr[items.node], tree))
+        unit = places.leaf[items.node] + 1 + items.slot
+        group = Group(items, unit, itemoff, leaves.bytenr[items.node], places.leaf_tree[items.node])
+        _items(sheet, group, leaves.nodesize)
     return sheet.page.text(), sheet.complaints
 
 
 class _Places:
     """Which unit of the page everything goes to: one for each title, each heading, each item or pointer.
 
-    ``title`` a run; ``inner``, ``leaf`` (n,) the heading of each node; ``inner_tree``, ``leaf_tree`` (n,) their trees' ids.
+    ``title`` a run; ``inner``, ``leaf`` (n,) the heading of each node; ``inner_tree``, ``leaf_tree`` (n,)
+    their trees' ids.
     """
 
     def __init__(self, batch: Batch, children: I64, items: I64) -> None:
@@ -189,12 +155,32 @@ def _checksums(header: Structs, size: int) -> Structs:
     return np.ascontiguousarray(whole[:, :size]).view(f"V{size}").reshape(-1)
 
 
-def _items(sheet: Sheet, group: Group) -> None:
-    outside = ~group.items.in_bounds
-    if outside.any():
-        sheet.complain(group, outside, "its payload lies outside of the leaf")
-        sheet.heads(group.select(outside))
-        group = group.select(~outside)
+def _items(sheet: Sheet, group: Group, nodesize: int) -> None:
+    outside, overlapping = ~group.items.in_bounds, _overlapping(group, nodesize)
+    sheet.complain(group, outside, "its payload lies outside of the leaf")
+    sheet.complain(group, overlapping, "its payload overlaps others")
+    bad = outside | overlapping
+    if bad.any():
+        sheet.heads(group.select(bad))
+        group = group.select(~bad)
     for kind in np.flatnonzero(np.bincount(group.items.type)).tolist():
         same = group.select(np.flatnonzero(group.items.type == kind))
         sheet.form.printers.get(kind, sheet.form.unknown)(sheet, same)
+
+
+def _overlapping(group: Group, nodesize: int) -> Mask:
+    """Items that claim bytes of others, in leaves whose items claim more bytes than there are.
+
+    The text of a crafted leaf, whose items all claim the same bytes, would be thousands of times longer than
+    the leaf.
+    """
+    items = group.items
+    size = np.where(items.in_bounds, items.size, 0)
+    too_much = np.bincount(items.node, size) > nodesize
+    if not too_much.any():
+        return np.zeros(len(items), np.bool_)
+    # Payloads go down in a leaf; and every leaf is far below the one before it here.
+    start = group.itemoff - items.node * (2 * nodesize)
+    lowest = np.minimum.accumulate(np.where(items.in_bounds, start, nodesize))
+    overlapping: Mask = (start[1:] + size[1:] > lowest[:-1]) & (size[1:] > 0) & too_much[items.node[1:]]
+    return np.concatenate([[False], overlapping])

@@ -6,7 +6,6 @@ import numpy as np
 
 from cow_debug_tree.printers.sheet import Group, Parts, Sheet, printer
 from cow_debug_tree.text.names import PLAIN_LINE, quote, until_nul
-from cow_debug_tree.text.template import Fields
 from cowlib.format import KeyType
 
 

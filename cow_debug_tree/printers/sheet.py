@@ -25,9 +25,9 @@ Structs = npt.NDArray[Any]
 class Form:
     """What items and pointers look like in one kind of output.
 
-    ``head`` is the format string that every item begins with, ``bare`` what follows it when nothing is known of the
-    payload, ``pointer`` a line about a child. ``titles``: trees have titles, and nodes headings. ``printers`` are by key
-    type, ``unknown`` is for all other types.
+    ``head`` is the format string that every item begins with, ``bare`` what follows it when nothing is known
+    of the payload, ``pointer`` a line about a child. ``titles``: trees have titles, and nodes headings.
+    ``printers`` are by key type, ``unknown`` is for all other types.
     """
 
     head: str
@@ -55,8 +55,10 @@ class Style:
 
 @dataclass(eq=False)
 class Group:
-    """Some items of a batch: ``unit`` (n,) is where each goes on the page, ``itemoff`` (n,) its payload's place in bytes
-    after the leaf's header, ``leaf`` (n,) the leaf's logical address, ``tree`` (n,) the tree's id or 0."""
+    """Some items of a batch: ``unit`` (n,) is where each goes on the page, ``itemoff`` (n,) its payload's
+    place in bytes after the leaf's header, ``leaf`` (n,) the leaf's logical address, ``tree`` (n,) the tree's
+    id or 0.
+    """
 
     items: Items
     unit: I64
@@ -80,8 +82,10 @@ class Group:
 
 @dataclass(eq=False)
 class Entries:
-    """One entry of each item in ``group``: ``heads`` (n,) are their structures, ``start`` (n,) says where in the buffer
-    the bytes after those begin, ``room`` (n,) how many there can be until the item ends. ``first``: of their items."""
+    """One entry of each item in ``group``: ``heads`` (n,) are their structures, ``start`` (n,) says where in
+    the buffer the bytes after those begin, ``room`` (n,) how many there can be until the item ends.
+    ``first``: of their items.
+    """
 
     group: Group
     heads: Structs
@@ -91,9 +95,7 @@ class Entries:
 
     def select(self, which: npt.NDArray[Any]) -> Entries:
         """Those that a mask or an index array picks."""
-        return Entries(
-            self.group.select(which), self.heads[which], self.start[which], self.room[which], self.first
-        )
+        return Entries(self.group.select(which), self.heads[which], self.start[which], self.room[which], self.first)
 
 
 @dataclass
@@ -128,7 +130,9 @@ class Sheet:
         self.put(group, self.form.bare)
 
     def complain(self, group: Group, where: Mask, reason: str | Callable[[int], str]) -> None:
-        """Says about each item in ``where`` what is wrong with it; ``reason`` may depend on its index in the group."""
+        """Says about each item in ``where`` what is wrong with it; ``reason`` may depend on its index in the
+        group.
+        """
         for i in np.flatnonzero(where).tolist():
             owner, kind, offset = group.items.key(i)
             self.complaints.append(
@@ -141,17 +145,16 @@ class Sheet:
         short = group.items.size < need
         if not short.any():
             return group
-        self.complain(
-            group, short, lambda i: f"has {group.items.size[i]} bytes, an item of its kind at least {need}"
-        )
+        self.complain(group, short, lambda i: f"has {group.items.size[i]} bytes, an item of its kind at least {need}")
         self.heads(group.select(short))
         return group.select(~short)
 
     def entries(self, group: Group, struct: Any, tail: Callable[[Structs], I64]) -> Iterator[Entries]:
         """Takes payloads apart into entries: a ``struct``, then as many bytes as ``tail`` says of it.
 
-        Yields the first entries of all items, then all second ones, and so on. An item whose entry runs past its end has
-        no further ones. What is no whole entry is complained about; an item without any is shown here.
+        Yields the first entries of all items, then all second ones, and so on. An item whose entry runs past
+        its end has no further ones. What is no whole entry is complained about; an item without any is shown
+        here.
         """
         dtype = columns(struct)
         start, end = group.items.position, group.items.position + group.items.size
@@ -185,8 +188,9 @@ class Sheet:
 
 @dataclass(eq=False)
 class Parts:
-    """Equal structures one after another in payloads: ``count`` (n,) in those of ``unit`` (n,); in one column of them all
-    ``rows``, and ``nth``, the number of each in its item."""
+    """Equal structures one after another in payloads: ``count`` (n,) in those of ``unit`` (n,); in one column
+    of them all ``rows``, and ``nth``, the number of each in its item.
+    """
 
     unit: I64
     count: I64
@@ -203,7 +207,9 @@ class Parts:
         return cls(group.unit, count, nth, gather(group.items.buffer, position, dtype))
 
     def put(self, sheet: Sheet, text: str, **extra: Any) -> None:
-        """``text`` for each; it may name fields of the structure, ``nth``, ``value`` (all of it) and ``extra`` columns."""
+        """``text`` for each; it may name fields of the structure, ``nth``, ``value`` (all of it) and
+        ``extra`` columns.
+        """
         if len(self.nth):
             fields = Fields(self.rows if self.rows.dtype.names else None, nth=self.nth, value=self.rows, **extra)
             sheet.page.put_many(self.unit, self.count, text, fields)
@@ -216,7 +222,9 @@ PRINTERS: dict[int, Printer] = {}
 
 
 def printer(*kinds: int) -> Callable[[Printer], Printer]:
-    """Registers what prints items of some types. Their payloads lie inside their leaves, and that is all that is sure."""
+    """Registers what prints items of some types. Their payloads lie inside their leaves, and that is all that
+    is sure.
+    """
 
     def register(function: Printer) -> Printer:
         PRINTERS.update(dict.fromkeys(kinds, function))

@@ -28,10 +28,7 @@ remark(KeyType.FREE_SPACE_BITMAP, "\t\tfree space bitmap\n")
 declare(KeyType.REMAP, RemapItem, "\t\taddress {address}\n")
 declare(KeyType.REMAP_BACKREF, RemapItem, "\t\taddress {address}\n")
 
-_CACHE = (
-    "\t\tlocation {location:key}\n"
-    "\t\tcache generation {generation} entries {num_entries} bitmaps {num_bitmaps}\n"
-)
+_CACHE = "\t\tlocation {location:key}\n\t\tcache generation {generation} entries {num_entries} bitmaps {num_bitmaps}\n"
 
 
 @printer(KeyType.UNTYPED)

@@ -18,8 +18,9 @@ Mask = npt.NDArray[np.bool_]
 class Cells:
     """Text of one field for n rows: ``width`` bytes a row, filled up with NUL bytes.
 
-    ``stores`` are (byte offset, array of shape (n,)): the bytes of each element are put there, in this order, so a later
-    one may overwrite the end of an earlier one. All bytes of the width that no store covers are NUL.
+    ``stores`` are (byte offset, array of shape (n,)): the bytes of each element are put there, in this order,
+    so a later one may overwrite the end of an earlier one. All bytes of the width that no store covers are
+    NUL.
     """
 
     width: int
@@ -81,7 +82,9 @@ def overlay(under: Segment, where: Mask, over: Segment) -> Segment:
 
 
 def join(segments: Iterable[Segment], n: int, multiple: int = 1) -> npt.NDArray[np.uint8]:
-    """Segments side by side in n rows, whose width is filled up to a multiple of ``multiple``: shape (n, width)."""
+    """Segments side by side in n rows, whose width is filled up to a multiple of ``multiple``: shape (n,
+    width).
+    """
     skeleton = bytearray()
     stores: list[tuple[int, Column]] = []
     for segment in segments:

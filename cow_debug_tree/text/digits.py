@@ -94,7 +94,8 @@ def _narrow(values: npt.NDArray[np.unsignedinteger], high: int) -> npt.NDArray[n
 
 @cache
 def _tables(radix: int, blank_zero: bool) -> Words:
-    """Two tables in one, 2 * radix**4 words: four digits with leading zeros, then the same with NUL instead of them.
+    """Two tables in one, 2 * radix**4 words: four digits with leading zeros, then the same with NUL instead
+    of them.
 
     In the second half 0 is ``0``, or nothing at all if ``blank_zero``: it stands above digits that are shown.
     """

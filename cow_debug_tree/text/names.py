@@ -27,7 +27,8 @@ _FILL = np.array([int.from_bytes(b"a" * _WORD, "little") & ~int(mask) for mask i
 
 @dataclass
 class Pieces:
-    """Texts of different lengths for n rows, as words: ``counts`` (n,) words each, one after another in ``words``.
+    """Texts of different lengths for n rows, as words: ``counts`` (n,) words each, one after another in
+    ``words``.
 
     NUL bytes fill the last word of each.
     """
@@ -39,13 +40,17 @@ class Pieces:
     def of(cls, texts: Sequence[bytes]) -> Pieces:
         """Texts that stand ready."""
         padded = [text + bytes(-len(text) % _WORD) for text in texts]
-        return cls(np.array([len(text) // _WORD for text in padded], np.int64), np.frombuffer(b"".join(padded), "<u8"))
+        return cls(
+            np.array([len(text) // _WORD for text in padded], np.int64),
+            np.frombuffer(b"".join(padded), "<u8"),
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Quoting:
-    """How bytes are shown. ``special`` (256,) bool: not as themselves, but as in ``shown`` (256,): up to four or eight
-    characters. What follows each text is ``end``, one character."""
+    """How bytes are shown. ``special`` (256,) bool: not as themselves, but as in ``shown`` (256,): up to four
+    or eight characters. What follows each text is ``end``, one character.
+    """
 
     special: npt.NDArray[np.bool_]
     shown: npt.NDArray[Any]

@@ -17,7 +17,9 @@ I64 = npt.NDArray[np.int64]
 
 @dataclass
 class _Placed:
-    """Rows, or the words of texts of different lengths, with the units they belong to and their places in the text of those units."""
+    """Rows, or the words of texts of different lengths, with the units they belong to and their places in the
+    text of those units.
+    """
 
     unit: I64
     place: I64
@@ -27,7 +29,9 @@ class _Placed:
 
 @dataclass
 class Page:
-    """Text of ``units`` units (a node's heading, an item, ...), in order; within a unit in the order of the calls."""
+    """Text of ``units`` units (a node's heading, an item, ...), in order; within a unit in the order of the
+    calls.
+    """
 
     units: int
     _length: I64 = field(init=False)
@@ -76,8 +80,6 @@ class Page:
             width = placed.rows.shape[1]
             whole: np.dtype[Any] = np.dtype((np.void, width))
             # Overlapping windows one word apart: a row is moved as one element.
-            windows: npt.NDArray[Any] = np.ndarray(
-                (len(words) - width // WORD + 1,), whole, padded, strides=(WORD,)
-            )
+            windows: npt.NDArray[Any] = np.ndarray((len(words) - width // WORD + 1,), whole, padded, strides=(WORD,))
             windows[place] = placed.rows.view(whole).reshape(-1)
         return padded.translate(None, b"\0")

@@ -1,10 +1,12 @@
-"""Format strings compiled to rows: ``"\\t\\tsize {size} mode {mode:o}\\n"`` and columns in, a matrix of bytes out."""
+"""Format strings compiled to rows: ``"\\t\\tsize {size} mode {mode:o}\\n"`` and columns in, a matrix of bytes
+out.
+"""
 
 from __future__ import annotations
 
 import string
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,8 +36,8 @@ def writer(spec: str) -> Callable[[Writer], Writer]:
 class Fields:
     """Columns by name, all of length n: those given by keyword, before the fields of a structured array.
 
-    A dot goes on into a nested structure (``inode.size``) or an array (``values.0``). A writer may take something else than
-    an array for a column, if that has a length.
+    A dot goes on into a nested structure (``inode.size``) or an array (``values.0``). A writer may take
+    something else than an array for a column, if that has a length.
     """
 
     def __init__(self, array: npt.NDArray[Any] | None = None, /, **extra: Any) -> None:
@@ -57,15 +59,15 @@ class Fields:
         return Fields(self._array, **(self._extra | extra))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(template: str) -> list[tuple[bytes, str | None, str]]:
-    return [
-        (literal.encode(), field, spec or "") for literal, field, spec, _ in string.Formatter().parse(template)
-    ]
+    return [(literal.encode(), field, spec or "") for literal, field, spec, _ in string.Formatter().parse(template)]
 
 
 def render(template: str, fields: Fields) -> Rows:
-    """The text of n rows (at least one), filled with NUL bytes to one width, a multiple of `WORD`: shape (n, width)."""
+    """The text of n rows (at least one), filled with NUL bytes to one width, a multiple of `WORD`: shape (n,
+    width).
+    """
     segments: list[Segment] = []
     for literal, name, spec in _parse(template):
         segments.append(literal)

@@ -72,7 +72,9 @@ def _plain(seconds: I64) -> Segment:
 
 
 def _distinct(values: I64) -> tuple[I64, npt.NDArray[np.intp]]:
-    """The different values in order, and where each row's stands: `numpy.unique`, fast where they lie close together."""
+    """The different values in order, and where each row's stands: `numpy.unique`, fast where they lie close
+    together.
+    """
     low, high = int(values.min()), int(values.max())
     if high - low > 100_000:
         found, inverse = np.unique(values, return_inverse=True)
@@ -86,7 +88,9 @@ def _distinct(values: I64) -> tuple[I64, npt.NDArray[np.intp]]:
 
 @lru_cache(maxsize=100_000)
 def _zone(day: int) -> tuple[int, int, int]:
-    """The local zone on one day of UTC: seconds east of UTC until a moment, that moment, seconds east from then on."""
+    """The local zone on one day of UTC: seconds east of UTC until a moment, that moment, seconds east from
+    then on.
+    """
     start, end = day * _DAY, (day + 1) * _DAY
     before, after = _offset(start), _offset(end)
     if before == after:

@@ -1,4 +1,6 @@
-"""What a format string may say after a field's name: ``{size}``, ``{mode:o}``, ``{fsid:uuid}``, ``{ctime:time}``, ..."""
+"""What a format string may say after a field's name: ``{size}``, ``{mode:o}``, ``{fsid:uuid}``,
+``{ctime:time}``, ...
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from construct import Array, Bytes, this
 from cowlib.errors import DamagedError, NoSpaceError
 from cowlib.format.common import DiskKey
 from cowlib.format.constants import SYSTEM_CHUNK_ARRAY_SIZE, UUID_SIZE
-from cowlib.format.declare import Struct, UntilEnd, build_whole, counted, parse_whole, u16, u32, u64
+from cowlib.format.declare import Struct, UntilEnd, build_whole, counted, u16, u32, u64
 from cowlib.format.keys import KeyType
 
 if TYPE_CHECKING:
@@ -67,13 +67,24 @@ def parse_sys_chunk_array(array: bytes, size: int) -> list[tuple[Container, Cont
     """
     if size > min(len(array), SYSTEM_CHUNK_ARRAY_SIZE):
         raise DamagedError(f"system chunk array of {size} bytes: {SYSTEM_CHUNK_ARRAY_SIZE} is the most")
-    entries = parse_whole(UntilEnd(_SystemChunk), array[:size], "system chunk array")
-    for entry in entries:
-        if entry.key.type != KeyType.CHUNK_ITEM:
-            raise DamagedError(f"system chunk array holds a key of type {entry.key.type}")
-        if not entry.chunk.num_stripes:
-            raise DamagedError(f"system chunk at {entry.key.offset} has no stripes")
-    return [(entry.key, entry.chunk) for entry in entries]
+    entries = []
+    start = 0
+    while start < size:
+        stripes = start + DiskKey.sizeof() + Chunk.sizeof()
+        if stripes > size:
+            raise DamagedError(f"system chunk array ends inside the chunk at its byte {start}")
+        key = DiskKey.parse(array[start:])
+        if key.type != KeyType.CHUNK_ITEM:
+            raise DamagedError(f"system chunk array holds a key of type {key.type}")
+        count = Chunk.parse(array[start + DiskKey.sizeof() :]).num_stripes
+        if not count:
+            raise DamagedError(f"system chunk at {key.offset} has no stripes")
+        end = stripes + count * Stripe.sizeof()
+        if end > size:
+            raise DamagedError(f"system chunk at {key.offset} has {count} stripes, the array no room for them")
+        entries.append((key, ChunkPayload.parse(array[start + DiskKey.sizeof() : end])))
+        start = end
+    return entries
 
 
 def build_sys_chunk_array(chunks: Iterable[tuple[Container, Container]]) -> bytes:

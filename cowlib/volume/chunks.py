@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowlib.errors import Damage
-from cowlib.format import STRIPE_LEN, BlockGroupFlag, Chunk, ChunkPayload, ObjectId, Stripe, columns
+from cowlib.format import (
+    STRIPE_LEN,
+    SUPERBLOCK_OFFSETS,
+    BlockGroupFlag,
+    Chunk,
+    ChunkPayload,
+    ObjectId,
+    Stripe,
+    columns,
+)
 from cowlib.volume.profiles import PROFILES
 
 U64 = NDArray[np.uint64]
@@ -176,6 +185,34 @@ class ChunkMap:
         stripe = self.first_stripe[chunk] + nth
         return stripe, self._physical[stripe] + row[:, np.newaxis] * STRIPE_LEN
 
+    def superblock_ranges(self) -> tuple[U64, U64]:
+        """(start, end) of the logical ranges that are never allocated: uint64[k] each, sorted by start.
+
+        Those are whole stripes (with parity: whole rows of them) that cover a superblock copy on some device, and
+        whatever addresses lie below the first copy's place, as the kernel keeps them out of its free space. Two
+        ranges may be the same, or overlap.
+        """
+        parent = np.repeat(np.arange(len(self)), self.num_stripes)
+        nth = np.arange(len(parent)) - np.repeat(_running_start(self.num_stripes), self.num_stripes)
+        physical = self._physical[self.first_stripe[parent] + nth]
+        size = (self.length.astype(np.int64) // self.width)[parent]
+        low = np.flatnonzero(self.logical < SUPERBLOCK_OFFSETS[0])
+        starts = [self.logical[low]]
+        ends = [np.minimum(np.uint64(SUPERBLOCK_OFFSETS[0]), self.end[low])]
+        for offset in SUPERBLOCK_OFFSETS:
+            hit = np.flatnonzero((physical <= offset) & (offset < physical + size))
+            chunk, row = parent[hit], (offset - physical[hit]) // STRIPE_LEN
+            width = self.width[chunk]
+            parity = self.parity[chunk] > 0
+            unit = row * width + np.where(parity, 0, nth[hit] // self._group[chunk])
+            start = self.logical[chunk] + (unit * STRIPE_LEN).astype(np.uint64)
+            length = np.where(parity, width, 1).astype(np.uint64) * np.uint64(STRIPE_LEN)
+            starts.append(start)
+            ends.append(np.minimum(start + length, self.end[chunk]))
+        start, end = np.concatenate(starts), np.concatenate(ends)
+        order = np.argsort(start, kind="stable")
+        return start[order], end[order]
+
     def pieces(self, logical: U64, length: I64, position: I64) -> tuple[Pieces, Bool]:
         """Cut ranges at stripe and chunk boundaries (unstriped chunks: every `MAX_PIECE`).
 
@@ -223,7 +260,7 @@ class ChunkMap:
 
     def _sound(self, logical: U64, head: NDArray[np.void], stripes: NDArray[np.void], first: I64, order: I64) -> I64:
         """Indices, in order of address, of the chunks that can be used; tells of the others in ``damage``."""
-        reason = _broken_rules(logical, head)
+        reason = broken_rules(logical, head)
         count = head["num_stripes"].astype(np.int64)
         parent = np.repeat(np.arange(len(head)), count)
         high = stripes["offset"] > np.uint64(2**63 - 1 - _MAX_CHUNK)
@@ -262,8 +299,11 @@ def _profile_index(flags: U64) -> I64:
     return index
 
 
-def _broken_rules(logical: U64, head: NDArray[np.void]) -> dict[int, str]:
-    """Index of each chunk that the kernel would refuse to load, with the reason."""
+def broken_rules(logical: U64, head: NDArray[np.void]) -> dict[int, str]:
+    """Index of each chunk that the kernel would refuse to load, with the reason.
+
+    ``logical`` u8 (n,) are their addresses, ``head`` (n,) has dtype ``columns(Chunk)``.
+    """
     flags, length = head["type"], head["length"]
     count, sub = head["num_stripes"].astype(np.int64), head["sub_stripes"].astype(np.int64)
     profile = _profile_index(flags)

@@ -188,8 +188,12 @@ def assemble(files: Files, parts: Sequence[Stored], inline: Inline, sizes: NDArr
     size = sizes[inline.file]
     payload = np.arange(len(nothing))
     table = np.concatenate(
-        [np.stack([p.file, p.offset, p.address, p.disk_length, p.length, p.ram_length, p.compression,
-                   np.full(len(p), -1)]) for p in parts]
+        [
+            np.stack(
+                [p.file, p.offset, p.address, p.disk_length, p.length, p.ram_length, p.compression, np.full(len(p), -1)]
+            )
+            for p in parts
+        ]
         + [np.stack([inline.file, nothing, nothing, inline.data.lengths, size, size, inline.compression, payload])],
         axis=1,
     )

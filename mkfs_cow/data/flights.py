@@ -22,9 +22,7 @@ class Flights(Generic[T]):
     A context manager: leaving it lands everything, or after an error calls off what has not begun.
     """
 
-    def __init__(
-        self, threads: int, buffers: int, nbytes: int, land: Callable[[NDArray[np.uint8], T], None]
-    ) -> None:
+    def __init__(self, threads: int, buffers: int, nbytes: int, land: Callable[[NDArray[np.uint8], T], None]) -> None:
         """``land`` is called on the caller's thread with the buffer and what its work gave."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="data")
         self._free = buffers

@@ -162,12 +162,12 @@ class Plan:
     def batches(self) -> Iterator[Batch]:
         """The batches in order."""
         stops = np.append(self.borders[1:], self.total)
-        reads = np.searchsorted(self.reads.start, self.borders).tolist() + [len(self.reads)]
-        chunks = np.searchsorted(self.chunks.start, self.borders).tolist() + [len(self.chunks)]
+        reads = [*np.searchsorted(self.reads.start, self.borders).tolist(), len(self.reads)]
+        chunks = [*np.searchsorted(self.chunks.start, self.borders).tolist(), len(self.chunks)]
         # An inline file is read together with the file that follows it.
         row = np.searchsorted(self.chunks.file, self.inline)
         place = np.append(self.chunks.start, self.total)[row]
-        inline = np.searchsorted(place, self.borders).tolist() + [len(self.inline)]
+        inline = [*np.searchsorted(place, self.borders).tolist(), len(self.inline)]
         for i, (start, stop) in enumerate(zip(self.borders.tolist(), stops.tolist(), strict=True)):
             first, last = inline[i], inline[i + 1]
             while last - first > _INLINE_PER_BATCH:
@@ -237,29 +237,23 @@ def _multiples(starts: IntColumn, lengths: IntColumn, step: int | IntColumn) -> 
     """Each range ``start`` to ``start + length`` cut into steps from its own beginning: where they begin."""
     count = -(-lengths // step)
     nth = np.arange(int(count.sum())) - np.repeat(_starts(count), count)
-    return np.repeat(starts, count) + nth * np.repeat(np.broadcast_to(step, count.shape), count)
+    return np.asarray(np.repeat(starts, count) + nth * np.repeat(np.broadcast_to(step, count.shape), count))
 
 
 def _segments(trees: Sequence[Tree], files: Files) -> tuple[IntColumn, IntColumn, IntColumn, IntColumn]:
     """The segments of all trees as one table: file, offset, length, position."""
-    columns: list[list[IntColumn]] = [[], [], [], []]
+    tables = []
     for number, tree in enumerate(trees):
         first = int(np.searchsorted(files.tree, number))
         of_tree = files.inode[files.tree == number]
         segments = tree.segments
-        for column, values in zip(
-            columns,
-            (first + np.searchsorted(of_tree, segments.inode), segments.offset, segments.length, segments.position),
-            strict=True,
-        ):
-            column.append(values)
-    file, offset, length, position = (np.concatenate(column) for column in columns)
+        file = first + np.searchsorted(of_tree, segments.inode)
+        tables.append((file, segments.offset, segments.length, segments.position))
+    file, offset, length, position = (np.concatenate(column) for column in zip(*tables, strict=True))
     return file, offset, length, position
 
 
-def _chunks(
-    file: IntColumn, offset: IntColumn, start: IntColumn, length: IntColumn, limit: IntColumn
-) -> Chunks:
+def _chunks(file: IntColumn, offset: IntColumn, start: IntColumn, length: IntColumn, limit: IntColumn) -> Chunks:
     """Ranges of the stream cut into chunks of at most ``limit`` bytes."""
     begin = _multiples(start, length, limit)
     row = np.searchsorted(start, begin, side="right") - 1
@@ -290,6 +284,4 @@ def _cut(reads: Reads, borders: IntColumn) -> Reads:
     begin = np.where(nth == 0, reads.start[row], bounded[first[row] + nth - 1])
     end = np.where(nth == count[row] - 1, stop[row], bounded[np.minimum(first[row] + nth, len(borders))])
     skipped = begin - reads.start[row]
-    return Reads(
-        reads.file[row], reads.offset[row] + skipped, end - begin, reads.position[row] + skipped, begin
-    )
+    return Reads(reads.file[row], reads.offset[row] + skipped, end - begin, reads.position[row] + skipped, begin)

@@ -48,7 +48,7 @@ class Reader:
         plan = self._plan
         rows = slice(batch.reads.start, batch.reads.stop)
         reads = plan.reads
-        view = memoryview(buffer)
+        view = buffer.data
         end = 0
         for file, offset, length, position, start in zip(
             reads.file[rows].tolist(),
@@ -131,7 +131,7 @@ class Prefetcher:
         self._plan = plan
         self._contents = contents
         self._ahead = threading.Semaphore(_AHEAD)
-        self._stopped = False
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
 
     def __enter__(self) -> Prefetcher:
@@ -140,7 +140,7 @@ class Prefetcher:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stopped = True
+        self._stop.set()
         self._ahead.release()
         if self._thread.ident is not None:
             self._thread.join()
@@ -153,7 +153,7 @@ class Prefetcher:
         reads, files = self._plan.reads, self._plan.files
         for batch in self._plan.batches():
             self._ahead.acquire()
-            if self._stopped:
+            if self._stop.is_set():
                 return
             rows = slice(batch.reads.start, batch.reads.stop)
             small = self._plan.inline[batch.inline.start : batch.inline.stop]
@@ -165,12 +165,10 @@ class Prefetcher:
             if all(self._each(pieces[:: len(pieces) // _SAMPLES + 1], _is_cached)):
                 continue
             for _ in self._each(pieces, _ask_for):
-                if self._stopped:
+                if self._stop.is_set():
                     return
 
-    def _each(
-        self, pieces: list[tuple[int, int, int, int]], what: Callable[[int, int, int], bool]
-    ) -> Iterator[bool]:
+    def _each(self, pieces: list[tuple[int, int, int, int]], what: Callable[[int, int, int], bool]) -> Iterator[bool]:
         """Calls ``what`` with the descriptor, position and length of pieces of files: tree, inode and these two."""
         for tree, inode, position, length in pieces:
             contents = self._contents[tree]

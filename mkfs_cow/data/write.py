@@ -50,9 +50,7 @@ def estimate(trees: Sequence[Tree], options: DataOptions) -> Estimate:
     return Estimate(plan.total, len(plan.chunks) + len(plan.inline), plan.inline_bytes)
 
 
-def measure(
-    trees: Sequence[Tree], options: DataOptions, *, progress: Callable[[int], None] | None = None
-) -> Estimate:
+def measure(trees: Sequence[Tree], options: DataOptions, *, progress: Callable[[int], None] | None = None) -> Estimate:
     """What the data of ``trees`` needs exactly, by reading and compressing all of it.
 
     Up to 124 KiB more may be needed wherever an allocated piece ends: a compressed extent is not divided. What is

@@ -134,7 +134,8 @@ class TreeBuilder:
 
     def _attributes(self) -> Xattrs:
         inode = np.fromiter((row[0] for row in self._xattrs), dtype=np.int64, count=len(self._xattrs))
-        names, values = (Blobs.of([row[i] for row in self._xattrs]) for i in (1, 2))
+        names = Blobs.of([name for _, name, _ in self._xattrs])
+        values = Blobs.of([value for _, _, value in self._xattrs])
         return Xattrs(inode, names, values).select(np.argsort(inode, kind="stable"))
 
     def _symlinks(self) -> Symlinks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -24,8 +24,10 @@ _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 class Contents(Protocol):
     """What reads the data of regular files. Safe to use from several threads at once."""
 
-    #: Whether files are worth asking the kernel for ahead of time.
-    prefetch: bool
+    @property
+    def prefetch(self) -> bool:
+        """Whether files are worth asking the kernel for ahead of time."""
+        ...
 
     def open(self, inode: int) -> int:
         """A descriptor for the data of an inode, at the positions its segments say. Raises OSError."""
@@ -42,6 +44,14 @@ class Contents(Protocol):
     def name(self, inode: int) -> str:
         """What to call the file in a message."""
         ...
+
+
+def shown(path: bytes) -> str:
+    """A path for a message: in one line and printable, whatever bytes it is made of."""
+    text = path.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def open_at(path: bytes, flags: int) -> int:
@@ -70,6 +80,24 @@ def open_quietly(path: bytes, flags: int, quietly: bool) -> int:
     return open_at(path, flags)
 
 
+class NoContents:
+    """Of a tree without files there is nothing to open."""
+
+    prefetch = False
+
+    def open(self, inode: int) -> int:
+        raise FileNotFoundError(inode)
+
+    def close(self, fd: int) -> None:
+        pass
+
+    def changed(self, fd: int, inode: int) -> bool:
+        return False
+
+    def name(self, inode: int) -> str:
+        return f"inode {inode}"
+
+
 class DirectoryContents:
     """The files below a directory, found by the first of their names.
 
@@ -83,7 +111,7 @@ class DirectoryContents:
         self,
         root: bytes,
         names: Names,
-        uid: NDArray[np.uint32],
+        uid: NDArray[np.uint64],
         sizes: NDArray[np.int64],
         ctimes: NDArray[np.int64],
     ) -> None:
@@ -107,7 +135,7 @@ class DirectoryContents:
         return not same or not S_ISREG(now.st_mode)
 
     def name(self, inode: int) -> str:
-        return os.fsdecode(self._path(inode))
+        return shown(self._path(inode))
 
     def _path(self, inode: int) -> bytes:
         row = int(self._row[inode])
@@ -134,8 +162,10 @@ class FileContents:
 
     prefetch = False
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, file: IO[bytes]) -> None:
+        """``file`` must be as good as its descriptor: nothing of it in a buffer. It is kept open."""
+        self._file = file
+        self._fd = file.fileno()
 
     def open(self, inode: int) -> int:
         return self._fd
@@ -147,7 +177,7 @@ class FileContents:
         return False
 
     def name(self, inode: int) -> str:
-        return f"inode {inode} of the archive"
+        return f"file {inode} of the archive"
 
 
 @dataclass(frozen=True)

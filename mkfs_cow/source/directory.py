@@ -12,7 +12,7 @@ import numpy as np
 
 from cowlib.errors import CowError
 from mkfs_cow.source.builder import TreeBuilder, dense_segments, join_segments
-from mkfs_cow.source.contents import PATH_LIMIT, DirectoryContents, open_quietly
+from mkfs_cow.source.contents import PATH_LIMIT, DirectoryContents, open_quietly, shown
 from mkfs_cow.source.exclude import excluder
 from mkfs_cow.source.tables import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Segments, Tree
 
@@ -37,6 +37,8 @@ def scan_directory(
 ) -> Tree:
     """Everything below ``path``, mount points crossed, links not followed.
 
+    Nothing in the tables depends on anything but the files: otime, and the atime of links, are the mtime.
+
     ``exclude`` are patterns (see `excluder`), ``clamp`` is the latest time in seconds, ``ignore`` names files by
     (st_dev, st_ino), such as the image being made. What vanishes while it is looked at or cannot be read is left
     out, and ``warn`` gets a line that names it; what of it shows only later, when the data is read, is `write_data`'s
@@ -48,7 +50,7 @@ def scan_directory(
     try:
         scan.run(progress)
     except OSError as error:
-        raise CowError(f"{os.fsdecode(root)}: {error.strerror}") from error
+        raise CowError(f"{shown(root)}: {error.strerror}") from error
     builder = scan.builder
     numbers = builder.numbers()
     sizes = numbers[:, 3].astype(np.int64)
@@ -100,9 +102,7 @@ class _Scan:
         fd = open_quietly(path, _DIRECTORY_FLAGS & ~(os.O_NOFOLLOW if follow else 0), quietly)
         try:
             with os.scandir(fd) as listing:
-                entries = sorted(
-                    ((entry.name.encode(_ENCODING, _ERRORS), entry) for entry in listing), reverse=True
-                )
+                entries = sorted(((entry.name.encode(_ENCODING, _ERRORS), entry) for entry in listing), reverse=True)
             index = self._add(st)
             if row >= 0:
                 self.builder.place(row, index)
@@ -152,9 +152,7 @@ class _Scan:
             if index is not None:
                 add_name(parent, index, name)
 
-    def _other(
-        self, fd: int, path: bytes, base: bytes, name: bytes, st: stat_result, kind: int
-    ) -> int | None:
+    def _other(self, fd: int, path: bytes, base: bytes, name: bytes, st: stat_result, kind: int) -> int | None:
         """Numbers what is not a directory, seen for the first time; None if it has gone."""
         target = None
         if kind == S_IFLNK:
@@ -179,7 +177,8 @@ class _Scan:
             size = st.st_size if kind == S_IFREG else 0
         rdev = os.major(st.st_rdev) << 20 | os.minor(st.st_rdev) if st.st_rdev else 0
         mtime = st.st_mtime_ns
-        times = (st.st_atime_ns, mtime, st.st_ctime_ns, mtime)
+        # Looking where a link points touches its atime, and nothing can prevent that: the next scan would differ.
+        times = (mtime if kind == S_IFLNK else st.st_atime_ns, mtime, st.st_ctime_ns, mtime)
         return self.builder.inode(st.st_mode, st.st_uid, st.st_gid, size, rdev, times)
 
     def _attributes(self, index: int, path: bytes, place: bytes | int) -> None:
@@ -189,7 +188,7 @@ class _Scan:
             listed = os.listxattr(place, follow_symlinks=follow)
         except OSError as error:
             if error.errno != errno.ENOTSUP:
-                self._warn(f"{os.fsdecode(path)}: cannot list its extended attributes: {error.strerror}")
+                self._warn(f"{shown(path)}: cannot list its extended attributes: {error.strerror}")
             return
         if not listed:
             return
@@ -199,8 +198,8 @@ class _Scan:
                 pairs.append((os.fsencode(name), os.getxattr(place, name, follow_symlinks=follow)))
             except OSError as error:
                 if error.errno != errno.ENODATA:
-                    what = f"cannot read its attribute {name}"
-                    self._warn(f"{os.fsdecode(path)}: {what}: {error.strerror}")
+                    what = f"cannot read its attribute {shown(os.fsencode(name))}"
+                    self._warn(f"{shown(path)}: {what}: {error.strerror}")
         self.builder.xattrs(index, pairs)
 
     def _relative(self, path: bytes, name: bytes) -> str:
@@ -208,7 +207,7 @@ class _Scan:
 
     def _left_out(self, path: bytes, error: OSError) -> None:
         what = "vanished" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "cannot be read"
-        self._warn(f"{os.fsdecode(path)}: {what}, left out: {error.strerror}")
+        self._warn(f"{shown(path)}: {what}, left out: {error.strerror}")
 
 
 def _data_segments(contents: DirectoryContents, inodes: list[int], sizes: NDArray[np.int64]) -> Segments:

@@ -84,4 +84,3 @@ def _set_end(pattern: str, start: int) -> int:
     """Where the set that begins at ``start`` has its closing bracket; 0 if it has none."""
     first = start + (pattern[start : start + 1] in ("!", "^"))
     return max(pattern.find("]", first + 1), 0)  # a bracket right at the beginning stands for itself
-

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mkfs_cow.source.contents import Contents, Renumbered
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from mkfs_cow.source.contents import Contents
 
 S_IFMT = 0o170000
 S_IFDIR = 0o040000
@@ -60,7 +60,7 @@ class Blobs:
         if len(rows) == len(self) and bool((rows == np.arange(len(self))).all()):
             return self
         bounds = self.start.tolist()
-        return Blobs.of([self.data[bounds[i] : bounds[i + 1]] for i in rows.tolist()])
+        return Blobs.of([bytes(self.data[bounds[i] : bounds[i + 1]]) for i in rows.tolist()])
 
 
 class BlobsBuilder:
@@ -202,7 +202,7 @@ class Tree:
 
     def is_type(self, file_type: int) -> NDArray[np.bool_]:
         """Which inodes are of a type such as ``S_IFREG``."""
-        return (self.mode & np.uint32(S_IFMT)) == np.uint32(file_type)
+        return np.asarray(self.mode & np.uint32(S_IFMT) == file_type)
 
     def counted(self) -> Tree:
         """The tree with ``nlink`` and the sizes of directories as its names say."""
@@ -220,13 +220,39 @@ class Tree:
         """The tree without the names, attributes and data of the inodes marked in ``lost``; their rows stay."""
         if not lost.any():
             return self
-        named = np.where(self.names.inode < 0, False, lost[self.names.inode])
+        named = lost[np.maximum(self.names.inode, 0)] & (self.names.inode >= 0)
         return replace(
             self,
             names=self.names.select(np.flatnonzero(~named)),
             xattrs=self.xattrs.select(np.flatnonzero(~lost[self.xattrs.inode])),
             symlinks=self.symlinks.select(np.flatnonzero(~lost[self.symlinks.inode])),
             segments=self.segments.select(np.flatnonzero(~lost[self.segments.inode])),
+        ).counted()
+
+    def renumbered(self, original: NDArray[np.int64], names: Names) -> Tree:
+        """Some of the inodes as a tree of their own: row i is this one's row ``original[i]``. ``names`` speak of the
+        new rows already.
+        """
+        index = np.full(len(self), -1, dtype=np.int64)
+        index[original] = np.arange(len(original))
+
+        def rows_of(inodes: NDArray[np.int64]) -> NDArray[np.int64]:
+            rows = np.flatnonzero(index[inodes] >= 0)
+            return rows[np.argsort(index[inodes[rows]], kind="stable")]
+
+        xattrs = self.xattrs.select(rows_of(self.xattrs.inode))
+        symlinks = self.symlinks.select(rows_of(self.symlinks.inode))
+        segments = self.segments.select(rows_of(self.segments.inode))
+        columns = ("mode", "uid", "gid", "nlink", "size", "rdev", "flags")
+        return replace(
+            self,
+            **{column: getattr(self, column)[original] for column in columns},
+            **{t: getattr(self, t).select(original) for t in ("atime", "ctime", "mtime", "otime")},
+            names=names,
+            xattrs=replace(xattrs, inode=index[xattrs.inode]),
+            symlinks=replace(symlinks, inode=index[symlinks.inode]),
+            segments=replace(segments, inode=index[segments.inode]),
+            contents=Renumbered(self.contents, original),
         ).counted()
 
     def find(self, path: bytes) -> int | None:

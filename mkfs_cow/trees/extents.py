@@ -27,7 +27,7 @@ from cowlib.format import (
     TreeBlockInfo,
     columns,
 )
-from mkfs_cow.data import Extents
+from mkfs_cow.data.extents import Extents
 from mkfs_cow.space import BlockGroup
 from mkfs_cow.trees.subvolume import FIRST_INODE
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mkfs_cow.source.tables import Tree
 
 SECOND = 1_000_000_000
@@ -30,7 +32,7 @@ class Entry:
 
 
 def on_disk(root: Path) -> dict[bytes, Entry]:
-    """Every path below `root`, itself the empty one, as the system has it; sizes of folders and links as btrfs would."""
+    """Every path below `root`, itself the empty one, as the system has it; sizes of folders as btrfs counts them."""
     top = os.fsencode(root)
     paths = [top]
     for folder, folders, names in os.walk(top):
@@ -102,7 +104,7 @@ def check_order(tree: Tree) -> None:
     names = tree.names
     keys = list(zip(names.parent.tolist(), names.name, strict=True))
     assert keys == sorted(set(keys))
-    folders = (names.inode >= 0) & tree.is_type(stat.S_IFDIR)[names.inode]
+    folders = (names.inode >= 0) & tree.is_type(stat.S_IFDIR)[np.maximum(names.inode, 0)]
     assert (names.inode[folders] > names.parent[folders]).all()
     assert (tree.symlinks.inode[1:] > tree.symlinks.inode[:-1]).all()
     xattrs = list(zip(tree.xattrs.inode.tolist(), tree.xattrs.name, strict=True))

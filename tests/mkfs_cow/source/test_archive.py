@@ -125,6 +125,14 @@ def assert_like(tree: Tree, folder: Path, *, nanoseconds: bool = True, xattrs: b
                 assert contents(tree, path) == file.read()
 
 
+def copied(folder: Path, copy: Path, *without: str) -> Path:
+    """A folder less some files: too large to be written out in full, or more than a program can do."""
+    subprocess.run(["cp", "-a", folder, copy], check=True)
+    for name in without:
+        (copy / name).unlink()
+    return copy
+
+
 XATTRS = ["--xattrs", "--xattrs-include=*", "--acls"]
 
 
@@ -143,10 +151,7 @@ XATTRS = ["--xattrs", "--xattrs-include=*", "--acls"]
 def test_gnu_tar(sample_tree: Path, tmp_path: Path, options: list[str]) -> None:
     folder = sample_tree
     if "--sparse" not in options:
-        folder = tmp_path / "copy"
-        subprocess.run(["cp", "-a", sample_tree, folder], check=True)
-        for name in ("far", "only"):  # too large to be written out in full
-            (folder / "holes" / name).unlink()
+        folder = copied(sample_tree, tmp_path / "copy", "holes/far", "holes/only")
     tree = scan_tar(str(gnu_tar(folder, tmp_path / "archive", *options)), warn=never)
     pax = "--format=pax" in options
     assert_like(tree, folder, nanoseconds=pax, xattrs=pax)
@@ -389,5 +394,8 @@ def test_libarchive(sample_tree: Path, tmp_path: Path) -> None:
     bsdtar = shutil.which("bsdtar")
     if bsdtar is None:
         pytest.skip("no bsdtar")
-    subprocess.run([bsdtar, "--format=pax", "-C", sample_tree, "-cf", tmp_path / "archive", "."], check=True)
-    assert_like(scan_tar(str(tmp_path / "archive"), warn=never), sample_tree, xattrs=True)
+    folder = copied(sample_tree, tmp_path / "copy", "before-the-epoch")  # it gets fractions of negative times wrong
+    subprocess.run(
+        [bsdtar, "--format=pax", "-C", folder, "-cf", tmp_path / "archive", "."], check=True, stderr=subprocess.DEVNULL
+    )
+    assert_like(scan_tar(str(tmp_path / "archive"), warn=never), folder, xattrs=True)

@@ -15,9 +15,13 @@ _INTERVAL = 0.1
 
 
 class ProgressBar:
-    """Shows the step that is under way; silent where standard error is no terminal, and for short work."""
+    """Shows the step that is under way; silent where standard error is no terminal, and for short work.
 
-    def __init__(self, *, enabled: bool) -> None:
+    ``name`` is the command's.
+    """
+
+    def __init__(self, name: str, *, enabled: bool) -> None:
+        self._name = name
         self._enabled = enabled and sys.stderr.isatty()
         self._start = time.monotonic()
         self._last = 0.0
@@ -53,7 +57,7 @@ class ProgressBar:
 
     def warn(self, text: str) -> None:
         """Prints a warning above the bar."""
-        line = f"mkfs.cow: warning: {text}"
+        line = f"{self._name}: warning: {text}"
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -61,7 +65,7 @@ class ProgressBar:
 
 
 def _make_bar() -> Any:
-    # rich takes longer to load than a small filesystem takes to make.
+    # rich takes longer to load than many a command takes in all.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

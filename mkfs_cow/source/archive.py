@@ -1,0 +1,245 @@
+"""A tar archive read into tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cowlib.format import NAME_LEN
+from mkfs_cow.source.builder import TreeBuilder
+from mkfs_cow.source.contents import shown
+from mkfs_cow.source.exclude import excluder
+from mkfs_cow.source.tables import S_IFDIR, S_IFLNK, S_IFREG, Blobs, Names, Segments, Tree
+from mkfs_cow.source.tar_header import members
+from mkfs_cow.source.tar_stream import ArchiveStream
+
+if TYPE_CHECKING:
+    from mkfs_cow.source.tar_member import Member
+
+_TYPES = {"1": 0, "2": S_IFLNK, "3": 0o020000, "4": 0o060000, "5": S_IFDIR, "6": 0o010000, "D": S_IFDIR}
+_IMPLIED_MODE = S_IFDIR | 0o755
+_TARGET_LIMIT = 4096
+_PATH_LIMIT = 1 << 16
+_MAX_LINKS = 40  # followed on the way to one place, as the kernel has it
+
+
+def scan_tar(
+    path: str,
+    *,
+    exclude: Sequence[str] = (),
+    clamp: int | None = None,
+    warn: Callable[[str], None],
+    progress: Callable[[int], None] | None = None,
+) -> Tree:
+    """Everything in the tar archive at ``path``, ``-`` for standard input, as unpacking it would have it.
+
+    The last of several members with one name counts. Directories on the way that have no member of their own are
+    root's, with mode 755 and the time of the first member in them. Times that the archive does not give are the
+    mtime. Owners count by number. ``exclude`` and ``clamp`` are those of `scan_directory`; ``warn`` gets a line for
+    each member that cannot be taken; ``progress`` is called now and then with the number of members so far. Raises
+    CowError for what is no archive, or a broken one.
+    """
+    with ArchiveStream(path) as stream:
+        hierarchy = _Hierarchy(warn)
+        for count, member in enumerate(members(stream, warn)):
+            hierarchy.add(member)
+            if progress is not None and count % 1000 == 0:
+                progress(count)
+        return hierarchy.tree(stream, exclude, clamp)
+
+
+class _CannotTake(Exception):
+    """Why a member is left out."""
+
+
+class _Hierarchy:
+    """Members put where their names say. Inodes are numbered as they come, and into order at the end."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._builder = TreeBuilder()
+        self._root = -1
+        self._entries: dict[int, dict[bytes, int]] = {}  # of each directory: inode by name
+        self._links: dict[int, bytes] = {}  # target of each symbolic link
+        self._segments: list[tuple[int, int, int, int]] = []
+        self._found: dict[bytes, int] = {}  # directories by path as it was given
+
+    def add(self, member: Member) -> None:
+        """Takes in one member, or warns why not."""
+        for lack in member.lacks:
+            self._warn(f"{shown(member.name)}: {lack}, left out")
+        try:
+            self._add(member)
+        except _CannotTake as reason:
+            self._warn(f"{shown(member.name)}: {reason}, left out")
+
+    def tree(self, stream: ArchiveStream, exclude: Sequence[str], clamp: int | None) -> Tree:
+        """All of it in the order of `Tree`, without what is excluded."""
+        if self._root < 0:
+            self._root = self._implied(0)
+        order, entries = self._in_order(exclude)
+        original = np.array(order, dtype=np.int64)
+        index = np.full(len(self._builder), -1, dtype=np.int64)
+        index[original] = np.arange(len(original))
+        parents, children = (np.array([row[i] for row in entries], dtype=np.int64) for i in (0, 1))
+        names = Names(index[parents], index[children], Blobs.of([name for _, _, name in entries]))
+        table = np.array(self._segments, dtype=np.int64).reshape(-1, 4)
+        segments = Segments(*(table[:, i].copy() for i in range(4)))
+        return self._builder.tree(segments, stream.contents(), clamp).renumbered(original, names)
+
+    def _add(self, member: Member) -> None:
+        if self._root < 0:
+            self._root = self._implied(member.mtime)
+        parts = _parts(member.name)
+        kind = _TYPES.get(member.kind, S_IFREG)
+        if not parts:
+            if kind != S_IFDIR:
+                raise _CannotTake("it has no name")
+            self._root = self._moved(self._root, self._inode(member, kind))
+            return
+        name = parts.pop()
+        entries = self._entries[self._reach(parts, member.mtime)]
+        old = entries.get(name)
+        if member.kind == "1":
+            inode = self._target(member)
+            if inode != old:
+                self._make_room(old)
+                entries[name] = inode
+        elif kind == S_IFDIR:
+            entries[name] = self._moved(old, self._inode(member, kind))
+        else:
+            if kind == S_IFLNK and not 0 < len(member.link) < _TARGET_LIMIT:
+                raise _CannotTake("a symbolic link to nothing, or one too long")
+            self._make_room(old)
+            entries[name] = self._inode(member, kind)
+
+    def _inode(self, member: Member, kind: int) -> int:
+        """A new inode for what the member is."""
+        mtime = member.mtime
+        atime, ctime, otime = (mtime if time is None else time for time in (member.atime, member.ctime, member.otime))
+        size = member.size if kind == S_IFREG else len(member.link) if kind == S_IFLNK else 0
+        inode = self._builder.inode(
+            kind | member.mode,
+            member.uid,
+            member.gid,
+            size,
+            member.major << 20 | member.minor,
+            (atime, mtime, ctime, otime),
+        )
+        self._builder.xattrs(inode, member.xattrs.items())
+        if kind == S_IFLNK:
+            self._builder.symlink(inode, member.link)
+            self._links[inode] = member.link
+        elif kind == S_IFREG:
+            self._segments.extend((inode, *segment) for segment in member.segments)
+        return inode
+
+    def _implied(self, time: int) -> int:
+        """A directory that the archive needs but does not have."""
+        inode = self._builder.inode(_IMPLIED_MODE, 0, 0, 0, 0, (time,) * 4)
+        self._entries[inode] = {}
+        return inode
+
+    def _moved(self, old: int | None, new: int) -> int:
+        """Makes ``new`` a directory with the entries of ``old``, whose place it takes."""
+        self._entries[new] = {} if old is None else self._entries.pop(old, {})
+        if old is not None:
+            self._found.clear()
+        return new
+
+    def _make_room(self, old: int | None) -> None:
+        """Lets go what has the name of something else that comes now."""
+        if old is None:
+            return
+        if self._entries.get(old):
+            raise _CannotTake("a directory of its name has something in it")
+        self._entries.pop(old, None)
+        self._found.clear()
+
+    def _target(self, member: Member) -> int:
+        """The inode that a hard link means."""
+        missing = _CannotTake(f"a hard link to {shown(member.link)}, which is no file before it")
+        parts = _parts(member.link)
+        if not parts:
+            raise missing
+        name = parts.pop()
+        inode = self._entries[self._reach(parts, None)].get(name)
+        if inode is None or inode in self._entries:
+            raise missing
+        return inode
+
+    def _reach(self, parts: list[bytes], time: int | None) -> int:
+        """The directory at a path, links on the way followed as if the root were the only one there is.
+
+        With a ``time`` what is missing is made.
+        """
+        path = b"/".join(parts)
+        found = self._found.get(path)
+        if found is not None:
+            return found
+        way = [self._root]
+        ahead = parts[::-1]
+        links = 0
+        while ahead:
+            part = ahead.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                if len(way) > 1:
+                    way.pop()
+                continue
+            inode = self._entries[way[-1]].get(part)
+            if inode is None:
+                if time is None:
+                    raise _CannotTake(f"there is no directory {shown(path)}")
+                inode = self._entries[way[-1]][part] = self._implied(time)
+            if inode in self._entries:
+                way.append(inode)
+            elif inode in self._links and links < _MAX_LINKS:
+                links += 1
+                target = self._links[inode]
+                if target.startswith(b"/"):
+                    del way[1:]
+                ahead.extend(reversed(target.split(b"/")))
+            else:
+                raise _CannotTake(f"{shown(path)} leads to no directory")
+        self._found[path] = way[-1]
+        return way[-1]
+
+    def _in_order(self, exclude: Sequence[str]) -> tuple[list[int], list[tuple[int, int, bytes]]]:
+        """The inodes in the order of `Tree`, and the entries in theirs: parent, inode, name."""
+        excluded = excluder(exclude)
+        order: list[int] = []
+        numbered: set[int] = set()
+        entries: list[tuple[int, int, bytes]] = []
+        pending = [(self._root, "")]
+        while pending:
+            directory, path = pending.pop()
+            order.append(directory)
+            below = []
+            for name, inode in sorted(self._entries[directory].items()):
+                is_directory = inode in self._entries
+                here = path + os.fsdecode(name) if excluded is not None else ""
+                if excluded is not None and excluded(here, is_directory):
+                    continue
+                entries.append((directory, inode, name))
+                if is_directory:
+                    below.append((inode, f"{here}/"))
+                elif inode not in numbered:
+                    numbered.add(inode)
+                    order.append(inode)
+            pending.extend(reversed(below))
+        return order, entries
+
+
+def _parts(path: bytes) -> list[bytes]:
+    """The names in a path from the root. Raises _CannotTake for those that must not be."""
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise _CannotTake("its name leads out of where it is")
+    if len(path) > _PATH_LIMIT or max(map(len, parts), default=0) > NAME_LEN:
+        raise _CannotTake("its name is too long")
+    return parts

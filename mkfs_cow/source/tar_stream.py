@@ -1,0 +1,196 @@
+"""An archive as a stream of blocks, whatever it is compressed with, and a place for the data in it.
+
+A plain archive in a regular file is its own place: data stays where it is and is read from there when its turn
+comes. Of any other archive the data goes to a temporary file first: it can be read only once, and a new filesystem
+is not begun before it is known that everything fits.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, TypeAlias, cast
+
+from cowlib.errors import CowError
+from mkfs_cow.source.contents import FileContents
+from mkfs_cow.source.tar_member import BrokenArchive
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_BLOCK = 512
+_PIECE = 1 << 20
+
+#: The largest window of a zstd stream that is unpacked, as the zstd program has it: 128 MiB.
+_ZSTD_WINDOW = 1 << 27
+
+
+#: What unpacks, and what it raises if that goes wrong, beside OSError and EOFError.
+_Unpacker: TypeAlias = tuple[IO[bytes], tuple[type[Exception], ...]]
+
+
+def _plain(raw: IO[bytes]) -> _Unpacker:
+    return raw, ()
+
+
+def _gzip(raw: IO[bytes]) -> _Unpacker:
+    import gzip
+    import zlib
+
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), (zlib.error,)
+
+
+def _xz(raw: IO[bytes]) -> _Unpacker:
+    import lzma
+
+    return lzma.LZMAFile(raw), (lzma.LZMAError,)
+
+
+def _bzip2(raw: IO[bytes]) -> _Unpacker:
+    import bz2
+
+    return bz2.BZ2File(raw), ()
+
+
+def _zstd(raw: IO[bytes]) -> _Unpacker:
+    import zstandard
+
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    reader = unpacker.stream_reader(raw, read_across_frames=True)
+    return io.BufferedReader(cast("io.RawIOBase", reader), _PIECE), (zstandard.ZstdError,)
+
+
+_COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], _Unpacker]] = {
+    b"\x1f\x8b": _gzip,
+    b"\xfd7zXZ\0": _xz,
+    b"BZh": _bzip2,
+    b"\x28\xb5\x2f\xfd": _zstd,
+}
+
+
+class ArchiveStream:
+    """Reads an archive from its beginning to its end; ``name`` is what to call it in messages.
+
+    A context manager. `contents` is usable until nobody holds it any more.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Opens the archive at ``path``, ``-`` for standard input. Raises CowError."""
+        self.name = "standard input" if path == "-" else path
+        try:
+            raw = os.fdopen(os.dup(0) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb")
+            head = raw.peek(8)[:8]
+            status = os.fstat(raw.fileno())
+        except OSError as error:
+            raise CowError(f"{self.name}: {error.strerror}") from error
+        if not head:
+            raise CowError(f"{self.name}: no archive, nothing at all")
+        unpack = next((unpack for magic, unpack in _COMPRESSIONS.items() if head.startswith(magic)), _plain)
+        self._stream, errors = unpack(raw)
+        self._errors: tuple[type[Exception], ...] = (OSError, EOFError, *errors)
+        self._in_place = self._stream is raw and stat.S_ISREG(status.st_mode)
+        self._size = status.st_size
+        self._position = raw.tell() if self._in_place else 0
+        if self._in_place:
+            self._place: IO[bytes] = raw
+        else:
+            directory = os.environ.get("TMPDIR") or "/var/tmp"
+            spool = tempfile.TemporaryFile(buffering=_PIECE, dir=directory)  # noqa: SIM115 - it outlives this
+            self._place = cast("IO[bytes]", spool)
+        self._kept = 0
+
+    def __enter__(self) -> ArchiveStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._in_place:
+            self._stream.close()
+
+    def contents(self) -> FileContents:
+        """What reads the data that was kept. Raises CowError."""
+        try:
+            self._place.flush()
+        except OSError as error:
+            raise _no_room(error) from error
+        return FileContents(self._place)
+
+    def block(self) -> bytes | None:
+        """The next block, None at the end. Raises BrokenArchive."""
+        block = self._read(_BLOCK)
+        if len(block) < _BLOCK:
+            if block:
+                raise BrokenArchive("the archive ends within a block")
+            return None
+        return block
+
+    def data(self, length: int) -> bytes:
+        """The next ``length`` bytes, which the caller bounds; the rest of the last block is skipped.
+
+        Raises BrokenArchive.
+        """
+        data = self._read(length)
+        if len(data) < length:
+            raise BrokenArchive("the archive ends too early")
+        self._read(-length % _BLOCK)
+        return data
+
+    def keep(self, length: int) -> int:
+        """Takes in the next ``length`` bytes; gives their position in the contents. Raises BrokenArchive."""
+        if self._in_place:
+            position = self._position
+            self.skip(length)
+            return position
+        for piece in self._pieces(length):
+            try:
+                self._place.write(piece)
+            except OSError as error:
+                raise _no_room(error) from error
+        self._kept += length
+        return self._kept - length
+
+    def skip(self, length: int) -> None:
+        """Passes over the next ``length`` bytes. Raises BrokenArchive."""
+        if not self._in_place:
+            for _ in self._pieces(length):
+                pass
+            return
+        if self._position + length > self._size:
+            raise BrokenArchive("the archive ends too early")
+        self._position += length + -length % _BLOCK
+        self._stream.seek(self._position)
+
+    def drain(self) -> None:
+        """Reads what follows the archive: whoever writes to a pipe may not expect that it breaks."""
+        while not self._in_place and self._read(_PIECE):
+            pass
+
+    def _pieces(self, length: int) -> Iterator[bytes]:
+        left = length
+        while left:
+            piece = self._read(min(left, _PIECE))
+            if not piece:
+                raise BrokenArchive("the archive ends too early")
+            left -= len(piece)
+            yield piece
+        self._read(-length % _BLOCK)
+
+    def _read(self, length: int) -> bytes:
+        """Up to ``length`` bytes, fewer only at the end."""
+        try:
+            data = self._stream.read(length)
+        except self._errors as error:
+            raise CowError(f"{self.name}: cannot be read: {error}") from error
+        self._position += len(data)
+        return data
+
+
+def _no_room(error: OSError) -> CowError:
+    return CowError(
+        f"no room to keep the data of the archive: {error.strerror}",
+        hint="TMPDIR says where it is kept; an archive that is not compressed, in a file, needs no room",
+    )
