@@ -7,16 +7,12 @@ from typing import Annotated
 import typer
 
 import cowlib
+from cow_debug_tree.output import NAME, UNHEARD
 from cowcli.errors import tell_error
 from cowcli.start import Backup, ChunkRootAt, NoScan, SuperCopy, TreeRootAt, address, address_or_none
 from cowlib.errors import CowError
 
-NAME = "cow-debug-tree"
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-#: What a process exits with that nobody listens to any more, as if the signal for that had ended it.
-UNHEARD = 128 + 13
 
 
 def _version(wanted: bool) -> None:
@@ -74,13 +70,11 @@ def debug_tree(
     The text is that of btrfs inspect-internal dump-tree and dump-super. It holds names of files unless they
     are hidden.
     """
-    chosen = extents or device or roots or backups or uuid or tree is not None or bool(block)
+    some = extents or device or roots or backups or uuid
     _exclude(every and not superblock, "--all goes with --super")
-    _exclude(superblock and (stats or chosen), "--super does not show trees")
-    _exclude(
-        stats and (extents or device or roots or backups or uuid or bool(block)),
-        "--stats goes with --tree alone",
-    )
+    _exclude(superblock and (stats or some or tree is not None or bool(block)), "--super does not show trees")
+    _exclude(stats and (some or bool(block)), "--stats goes with --tree alone")
+    _exclude(bool(block) and (some or tree is not None), "--block shows single blocks, not trees")
     _exclude(as_json and csum_headers, "--json does not show headers of nodes")
     try:
         from cow_debug_tree import show

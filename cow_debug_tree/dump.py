@@ -135,8 +135,8 @@ class Dump:
             for bytenr in dict.fromkeys(sorted(wishes.blocks)):
                 yield from self._block(bytenr)
             return
-        if wishes.tree in ALONE:
-            yield from self._tree(self._alone(wishes.tree), ALONE[wishes.tree])  # type: ignore[index]
+        if wishes.tree is not None and wishes.tree in ALONE:
+            yield from self._tree(self._alone(wishes.tree), ALONE[wishes.tree])
             return
         fixed = [("root", fs.root_tree), ("chunk", fs.chunk_tree)]
         fixed += [("log root", fs.log_root)] if fs.log_root else []
@@ -162,12 +162,12 @@ class Dump:
         if self._fs.log_root:
             yield from self._fs.roots_in(self._fs.log_root)
 
-    def _alone(self, tree: int | None) -> TreeRoot:
+    def _alone(self, tree: int) -> TreeRoot:
         if tree == ObjectId.TREE_LOG:
             if self._fs.log_root is None:
                 raise UsageError("there is no log tree")
             return self._fs.log_root
-        return self._fs.root(tree or 0)
+        return self._fs.root(tree)
 
     def _block(self, bytenr: int) -> Iterator[Stretch]:
         if bytenr % self._fs.sectorsize:

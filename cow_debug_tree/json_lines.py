@@ -311,7 +311,9 @@ def _root_item(sheet: Sheet, group: Group) -> None:
 
 
 def _qgroup_status(sheet: Sheet, group: Group) -> None:
-    _structure(QgroupStatusItem if sheet.style.simple_quota else QgroupStatusItemV0)(sheet, group)
+    whole = group.items.size >= QgroupStatusItem.sizeof()
+    _structure(QgroupStatusItem)(sheet, group.select(whole))
+    _structure(QgroupStatusItemV0)(sheet, group.select(~whole))
 
 
 # -- extents -------------------------------------------------------------------------------------------------

@@ -6,15 +6,28 @@ import json
 import os
 import sys
 
+from cowlib.errors import CowError
+
 NAME = "cow-debug-tree"
+
+#: What a process exits with that nobody listens to any more, as if the signal for that had ended it.
+UNHEARD = 128 + 13
 
 
 def write_out(text: bytes | bytearray) -> None:
-    """All of ``text`` to standard output, past Python's buffers."""
+    """All of ``text`` to standard output, past Python's buffers.
+
+    Raises CowError where that cannot take it, and BrokenPipeError where nobody listens any more.
+    """
     rest = memoryview(text)
     fd = sys.stdout.fileno()
-    while rest:
-        rest = rest[os.write(fd, rest) :]
+    try:
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CowError(f"cannot write to standard output: {error.strerror}") from None
 
 
 def write_json(value: object) -> None:

@@ -54,7 +54,7 @@ class Wishes:
         return not self.restricted
 
 
-_TITLES = {
+_TITLES: dict[int, str] = {
     ObjectId.ROOT_TREE: "root",
     ObjectId.EXTENT_TREE: "extent",
     ObjectId.CHUNK_TREE: "chunk",
@@ -77,7 +77,7 @@ _TITLES = {
 }
 
 #: Titles of trees that stand by themselves, when nothing else is shown.
-ALONE = {
+ALONE: dict[int, bytes] = {
     ObjectId.ROOT_TREE: b"root tree\n",
     ObjectId.CHUNK_TREE: b"chunk tree\n",
     ObjectId.TREE_LOG: b"log root tree\n",
@@ -92,7 +92,7 @@ _ALIASES = {
     "TREE_LOG_FIXUP": ObjectId.TREE_LOG_FIXUP,
     "TREE_RELOC": ObjectId.TREE_RELOC,
 }
-_NAMES = {known.name.removesuffix("_TREE"): known for known in _TITLES if known.name.endswith("_TREE")} | _ALIASES
+_NAMES = {known.name.removesuffix("_TREE"): known for known in ObjectId if known.name.endswith("_TREE")} | _ALIASES
 
 
 def tree_id(text: str) -> int:
@@ -102,7 +102,7 @@ def tree_id(text: str) -> int:
     Raises UsageError for what is neither.
     """
     try:
-        number = int(text, 0)
+        number = int(text, 10 if text.isdecimal() else 0)
     except ValueError:
         name = text.upper().replace("-", "_").removeprefix("BTRFS_").removesuffix("_OBJECTID").removesuffix("_TREE")
         number = _NAMES.get(name, 0)
@@ -113,7 +113,7 @@ def tree_id(text: str) -> int:
 
 def title(root: TreeRoot, wishes: Wishes) -> bytes:
     """The line above a tree, or the one line about it if only roots are shown."""
-    name = _TITLES.get(root.objectid, "file")  # type: ignore[call-overload]
+    name = _TITLES.get(root.objectid, "file")
     text: bytes = f"{name} tree ".encode() + key_text(root.objectid, KeyType.ROOT_ITEM, root.offset)
     if wishes.extents:
         return text + b"\n"

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Generic, TypeVar
 
+from cow_debug_tree.output import UNHEARD, complain
+from cowlib.errors import CowError
+
 T = TypeVar("T")
 D = TypeVar("D")
 R = TypeVar("R")
 
 #: More do not help: writing is one after the other.
 MAX_WORKERS = 4
-
-#: What a process exits with that nobody listens to any more, as if the signal for that had ended it.
-UNHEARD = 128 + 13
 
 INTERRUPTED = 128 + 2
 
@@ -105,8 +105,13 @@ class _Team:
         status.
         """
         os.close(self._next)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in self._children]
-        return max((code if code >= 0 else 128 - code for code in codes), default=0)
+        worst = 0
+        for child in self._children:
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if code < 0:
+                complain([f"a process that helped was ended by signal {-code}"])
+            worst = max(worst, code if code >= 0 else 128 - code)
+        return worst
 
 
 def _share(team: _Team, tasks: Iterator[T], work: Work[T, D, R]) -> int:
@@ -133,6 +138,9 @@ def _help(team: _Team, tasks: Iterator[T], work: Work[T, D, R]) -> int:
         return UNHEARD
     except KeyboardInterrupt:
         return INTERRUPTED
+    except CowError as error:
+        complain([str(error)])
+        return error.exit_code
     except BaseException:
         sys.excepthook(*sys.exc_info())
         return 1

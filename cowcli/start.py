@@ -36,7 +36,7 @@ def with_optional_values(arguments: list[str]) -> list[str]:
     following = [*arguments[1:], ""]
     return [
         f"{argument}={NEWEST_BACKUP}" if argument == "--backup" and not value.isdecimal() else argument
-        for argument, value in zip(arguments, following, strict=True)
+        for argument, value in zip(arguments, following, strict=False)  # without arguments, none follow
     ]
 
 

@@ -31,12 +31,12 @@ _CSUM_SIZES = {CsumType.CRC32: 4, CsumType.XXHASH: 8, CsumType.SHA256: 32, CsumT
 
 
 class Words(NamedTuple):
-    """One round over many names: `rows` i8 says which of them have a word more, `words` u8 are these, little-endian.
+    """One round over many names: `rows` says which of them have a word more, `words` u8 are these, little-endian.
 
     `some` i8 is how many bytes of each word count, the low ones; None stands for all eight. The other bytes are zero.
     """
 
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64] | slice
     words: NDArray[np.uint64]
     some: NDArray[np.int64] | None
 
@@ -198,8 +198,8 @@ def _tables() -> NDArray[np.uint32]:
 @cache
 def _pair_tables() -> NDArray[np.uint32]:
     """`tables[k][p]`: the same for a pair of bytes p, the k-th of four that make a word; (4, 65536)."""
-    low, high = np.arange(1 << 16) & 0xFF, np.arange(1 << 16) >> 8
-    return np.stack([_tables()[7 - k][low] ^ _tables()[6 - k][high] for k in (0, 2, 4, 6)])
+    low, high = _tables()[7::-2, np.newaxis, :], _tables()[6::-2, :, np.newaxis]
+    return (low ^ high).reshape(4, -1)
 
 
 def _after_words(register: NDArray[np.uint32] | np.uint32, words: NDArray[np.uint64]) -> NDArray[np.uint32]:
@@ -207,7 +207,7 @@ def _after_words(register: NDArray[np.uint32] | np.uint32, words: NDArray[np.uin
     mixed = np.asarray(words ^ register, dtype="<u8")
     tables = _pair_tables()
     pairs = mixed.reshape(-1).view("<u2").reshape(-1, 4)
-    after = tables[0].take(pairs[:, 0])
+    after: NDArray[np.uint32] = tables[0].take(pairs[:, 0])
     for k in range(1, 4):
         after ^= tables[k].take(pairs[:, k])
     return after.reshape(mixed.shape)
@@ -236,12 +236,10 @@ def words_at(buffer: NDArray[np.uint8], position: NDArray[np.int64], length: NDA
     # A little-endian number at every byte of the buffer: numpy gathers unaligned ones just as well.
     words = np.ndarray(max(len(buffer) - 7, 0), "<u8", buffer.data, strides=(1,))
     part = length & 7
-    rows = np.flatnonzero(part)
-    some = part[rows]
-    if len(rows):
-        yield Words(rows, words[position[rows] + some - 8] >> ((8 - some) << 3).astype(np.uint64), some)
-    whole = length >> 3
     place = position + part
+    if len(length):
+        yield Words(slice(None), words[place - 8] >> ((8 - part) << 3).astype(np.uint64), part)
+    whole = length >> 3
     rows = np.flatnonzero(whole)
     done = 0
     while len(rows):

@@ -82,9 +82,9 @@ def erase(device: Device, discard: bool) -> None:
 
     From here on the old contents are gone, and until the superblocks are written nothing mounts.
     """
-    if discard:
-        device.discard(0, device.size)
     whole = device.size // SUPERBLOCK_SIZE * SUPERBLOCK_SIZE
+    if discard:
+        device.discard(0, whole)
     front = min(_ERASE, whole)
     device.write(0, bytes(front))
     device.write(max(front, whole - _ERASE), bytes(whole - max(front, whole - _ERASE)))

@@ -208,7 +208,7 @@ class ChunkMap:
             start = self.logical[chunk] + (unit * STRIPE_LEN).astype(np.uint64)
             length = np.where(parity, width, 1).astype(np.uint64) * np.uint64(STRIPE_LEN)
             starts.append(start)
-            ends.append(np.minimum(start + length, self.end[chunk]))
+            ends.append(start + np.minimum(length, self.end[chunk] - start))
         start, end = np.concatenate(starts), np.concatenate(ends)
         order = np.argsort(start, kind="stable")
         return start[order], end[order]

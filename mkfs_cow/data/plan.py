@@ -201,8 +201,8 @@ def make_plan(trees: Sequence[Tree], options: DataOptions) -> Plan:
 
     of_range = np.cumsum(new) - 1
     start = range_start[of_range] + offset - begin[heads][of_range]
-    limits = np.where(files.compress, MAX_COMPRESSED, MAX_EXTENT_SIZE)[file[heads]]
-    chunks = _chunks(file[heads], begin[heads], range_start, range_length, limits)
+    limit = MAX_COMPRESSED if options.compresses else MAX_EXTENT_SIZE
+    chunks = _chunks(file[heads], begin[heads], range_start, range_length, limit)
     borders = _borders(chunks, total, options)
     reads = _cut(Reads(file, offset, length, position, start), borders)
     return Plan(files, inline, inline_position, reads, chunks, borders, total)
@@ -233,11 +233,11 @@ def _starts(lengths: IntColumn) -> IntColumn:
     return np.cumsum(lengths) - lengths
 
 
-def _multiples(starts: IntColumn, lengths: IntColumn, step: int | IntColumn) -> IntColumn:
+def _multiples(starts: IntColumn, lengths: IntColumn, step: int) -> IntColumn:
     """Each range ``start`` to ``start + length`` cut into steps from its own beginning: where they begin."""
     count = -(-lengths // step)
     nth = np.arange(int(count.sum())) - np.repeat(_starts(count), count)
-    return np.asarray(np.repeat(starts, count) + nth * np.repeat(np.broadcast_to(step, count.shape), count))
+    return np.repeat(starts, count) + nth * step
 
 
 def _segments(trees: Sequence[Tree], files: Files) -> tuple[IntColumn, IntColumn, IntColumn, IntColumn]:
@@ -253,7 +253,7 @@ def _segments(trees: Sequence[Tree], files: Files) -> tuple[IntColumn, IntColumn
     return file, offset, length, position
 
 
-def _chunks(file: IntColumn, offset: IntColumn, start: IntColumn, length: IntColumn, limit: IntColumn) -> Chunks:
+def _chunks(file: IntColumn, offset: IntColumn, start: IntColumn, length: IntColumn, limit: int) -> Chunks:
     """Ranges of the stream cut into chunks of at most ``limit`` bytes."""
     begin = _multiples(start, length, limit)
     row = np.searchsorted(start, begin, side="right") - 1

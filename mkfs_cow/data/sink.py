@@ -6,9 +6,15 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from cowlib.errors import NoSpaceError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+#: How often room is asked for that turns out to be in pieces too small. Once is usual, where a chunk ends.
+_TRIES = 100
 
 
 class Sink(Protocol):
@@ -52,16 +58,11 @@ class Cursor:
     _count: int = 0
 
     def place(self, lengths: list[int]) -> list[tuple[int, int]]:
-        """An address for each extent, and the number of the piece it is in."""
+        """An address for each extent, and the number of the piece it is in. Raises NoSpaceError."""
         placed = []
         left = sum(lengths)
         for length in lengths:
-            while not self._pieces or self._pieces[0][1] < length:
-                if self._pieces:
-                    self._pieces.popleft()
-                    self._count += 1
-                else:
-                    self._pieces.extend(self.sink.allocate(left))
+            self._find(length, left)
             address, room = self._pieces.popleft()
             placed.append((address, self._count))
             left -= length
@@ -70,3 +71,14 @@ class Cursor:
             else:
                 self._count += 1
         return placed
+
+    def _find(self, length: int, left: int) -> None:
+        """Brings a piece to the front that has room for ``length`` bytes, of ``left`` that are still to be placed."""
+        for _ in range(_TRIES):
+            while self._pieces:
+                if self._pieces[0][1] >= length:
+                    return
+                self._pieces.popleft()
+                self._count += 1
+            self._pieces.extend(self.sink.allocate(left))
+        raise NoSpaceError(f"no room for {length} bytes in one piece")

@@ -6,6 +6,7 @@ import random
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class CraftedImage:
         with cowlib.open(self.path, scan=False) as fs:
             self.nodesize = fs.nodesize
             self.bytenr = fs.root(ObjectId.UUID_TREE).bytenr
-            self._header = Header.parse(fs.volume.read(self.bytenr, self.nodesize).tobytes())
+            self.header: dict[str, Any] = Header.parse(fs.volume.read(self.bytenr, self.nodesize).tobytes())
             self._chunks = fs.volume.chunks
 
     def put(self, items: Sequence[Crafted], places: Sequence[tuple[int, int]] | None = None) -> None:
@@ -42,7 +43,7 @@ class CraftedImage:
             entries += Item.build({"key": key, "offset": place, "size": size})
         room = self.nodesize - HEADER_SIZE - len(entries) - len(payloads)
         assert room >= 0, "more than a leaf holds"
-        head = Header.build({**self._header, "nritems": len(items)})
+        head = Header.build({**self.header, "nritems": len(items)})
         self.write(head + entries + bytes(room) + payloads)
 
     def write(self, node: bytes) -> None:
@@ -138,7 +139,9 @@ class RandomItems:
             KeyType.TEMPORARY_ITEM: [ObjectId.BALANCE, ObjectId.CSUM_CHANGE, 5],
             KeyType.PERSISTENT_ITEM: [0, 3],
         }
-        return int(self.random.choice(special.get(KeyType(kind) if kind in _KINDS else None, [*_OBJECTS, self._bits(50)])))
+        return int(
+            self.random.choice(special.get(KeyType(kind) if kind in _KINDS else None, [*_OBJECTS, self._bits(50)]))
+        )
 
     def _offset(self, kind: int) -> int:
         if kind == KeyType.METADATA_ITEM:  # a level is 32 bits wide to those who print it

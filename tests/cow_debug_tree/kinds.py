@@ -113,7 +113,9 @@ def leaf() -> list[Crafted]:
         (256, KeyType.ORPHAN_ITEM, 300): b"",
         (256, KeyType.DIR_LOG_ITEM, 0): bytes(DirLogItem.build({"end": _NOTHING})),
         (256, KeyType.DIR_LOG_INDEX, 2): bytes(DirLogItem.build({"end": 9})),
-        (256, KeyType.DIR_ITEM, 1): _entry(b"one", b"", 1) + _entry(b"sub vol", b"", 2, subvolume) + _entry(b"x", b"", 99),
+        (256, KeyType.DIR_ITEM, 1): _entry(b"one", b"", 1)
+        + _entry(b"sub vol", b"", 2, subvolume)
+        + _entry(b"x", b"", 99),
         (256, KeyType.EXTENT_DATA, 0): bytes(FileExtentHead.build({**file_extent, "type": 0})) + b"inline",
         (256, KeyType.EXTENT_DATA, 4096): bytes(FileExtentItem.build({**file_extent, **on_disk, "type": 2})),
         (256, KeyType.EXTENT_DATA, 8192): bytes(

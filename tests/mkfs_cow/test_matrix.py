@@ -144,9 +144,17 @@ def test_mixed_without_free_space_tree(make_devices: MakeDevices) -> None:
     accept(make_devices(1, 256 * MIB), "--mixed", "-O", "^free-space-tree,^no-holes,^block-group-tree")
 
 
-@pytest.mark.parametrize("size", [128 * MIB, 192 * MIB + 12345 * 4096, 20 << 30])
+@pytest.mark.parametrize("size", [128 * MIB, 192 * MIB + 12345 * 4096, 300 * MIB + 3 * 512, 20 << 30])
 def test_sizes_of_device(make_devices: MakeDevices, size: int) -> None:
     accept(make_devices(1, size))
+
+
+def test_image_file_of_odd_length(tmp_path: Path) -> None:
+    image = oracles.sparse(tmp_path / "image", 256 * MIB + 4321)
+    mkfs("-q", image)
+    with oracles.judged(image) as mountpoint:
+        workload.use(mountpoint)
+    assert image.stat().st_size == 256 * MIB + 4321
 
 
 def test_byte_count(make_devices: MakeDevices) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import pytest
 
 from tests import oracles
 from tests.commands import mkfs, mkfs_refuses, run_command
+from tests.trees import digest
 
 MIB = 1 << 20
 
@@ -25,11 +25,6 @@ def untouched(*paths: str | Path) -> Iterator[None]:
     before = [digest(path) for path in paths]
     yield
     assert [digest(path) for path in paths] == before
-
-
-def digest(path: str | Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @pytest.fixture

@@ -12,17 +12,17 @@ import pytest
 
 from tests import oracles
 from tests.commands import mkfs
+from tests.trees import digest
 
 FSID = "1f0c5a1e-7b5d-4b8f-9d5e-3c2a1b0f9e8d"
 EPOCH = {"SOURCE_DATE_EPOCH": "1600000000"}
 
 
 def made(image: Path, *options: str | Path, size: int = 256 << 20) -> str:
-    """The sha256 of a filesystem made in a fresh image file."""
+    """A digest of a filesystem made in a fresh image file."""
     oracles.sparse(image, size)
     mkfs("-q", "-U", FSID, *options, image, env=EPOCH)
-    with image.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(image)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 
 import numpy as np
@@ -25,7 +26,7 @@ def allocator(*sizes: int) -> ChunkAllocator:
 
 def space(profile: str, *sizes: int) -> SpaceAllocator:
     kinds = (BlockGroupFlag.SYSTEM, BlockGroupFlag.METADATA, BlockGroupFlag.DATA)
-    return SpaceAllocator(allocator(*sizes), {kind: BY_NAME[profile] for kind in kinds})
+    return SpaceAllocator(allocator(*sizes), dict.fromkeys(kinds, BY_NAME[profile]))
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
@@ -51,7 +52,7 @@ def test_chunks_do_not_overlap(profile, data):
         ranges.sort()
         assert ranges[0][0] >= MIB
         assert ranges[-1][1] <= sizes[devid - 1]
-        assert all(a[1] <= b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(ranges))
     for device in chunks.devices:
         assert device.bytes_used == sum(b - a for a, b in used.get(device.devid, []))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from cowlib.btree import ItemTable, NodeStyle, Nodes, TreeReader, TreeRoot, build, plan
+from cowlib.btree import ItemTable, Nodes, NodeStyle, TreeReader, TreeRoot, build, plan
 from cowlib.format import CsumType
 
 STYLE = NodeStyle(4096, CsumType.CRC32, bytes(range(16)), bytes(range(16, 32)), generation=7)

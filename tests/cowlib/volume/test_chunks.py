@@ -178,7 +178,42 @@ def test_random_bytes_never_fail(payload: bytes, logical: int) -> None:
     chunks = items((logical, payload))
     assert len(chunks) + len(chunks.damage) == 1
     chunks.map_block(u64(logical, U64_MAX, 0))
+    start, end = chunks.superblock_ranges()
+    assert (start < end).all()
     chunks.pieces(u64(logical, 0), np.array([1 << 20, 1 << 20]), np.array([0, 1 << 20]))
+
+
+@pytest.mark.parametrize(("name", "count"), SHAPES)
+@pytest.mark.parametrize("shift", [0, 1, 3 * KIB64 - 4096, 7 * KIB64])
+def test_superblocks_are_where_some_stripe_covers_one(name: str, count: int, shift: int) -> None:
+    rows, logical = 5, 1 << 30
+    profile = profile_named(name)
+    second = (64 << 20) - shift
+    stripes = [
+        (1 + n % count, second + n // count * rows * KIB64) for n in range(2 * count if name == "dup" else count)
+    ]
+    stripes[0] = (1, 4 << 30)  # one that covers none
+    chunks = ChunkMap.of([(logical, chunk_of(profile, stripes, rows))])
+    expected = set()
+    for row in range(rows):
+        for nth, (_, offset) in enumerate(stripes):
+            if not offset + row * KIB64 <= 64 << 20 < offset + (row + 1) * KIB64:
+                continue
+            width = int(chunks.width[0])
+            unit = row * width
+            if profile.parity:
+                expected |= set(range(unit, unit + width))
+            else:
+                expected.add(unit + nth // profile.group)
+    found = set()
+    for start, end in zip(*chunks.superblock_ranges(), strict=True):
+        found |= set(range((int(start) - logical) // KIB64, (int(end) - logical) // KIB64))
+    assert found == expected
+
+
+def test_addresses_below_the_first_superblock_are_not_used() -> None:
+    chunks = ChunkMap.of([(4096, chunk_of(profile_named("single"), [(1, 1 << 20)], 4))])
+    assert [edge.tolist() for edge in chunks.superblock_ranges()] == [[4096], [65536]]
 
 
 def test_profiles_by_their_flags() -> None:
