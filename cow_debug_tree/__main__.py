@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """The command ``cow-debug-tree``."""
+    # numpy would start threads for linear algebra, which cost time and make forking unsafe.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from cow_debug_tree.cli import app
     from cowcli.start import with_optional_values
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from resource import struct_rusage
 from typing import BinaryIO, NoReturn
 
+import typer.main
+
 # Loaded on demand in a process of its own.
 import cow_debug_tree.dump
 import cow_debug_tree.json_lines
@@ -19,6 +21,10 @@ import cow_debug_tree.show
 import cow_debug_tree.stats
 import cow_debug_tree.superblock  # noqa: F401
 from cow_debug_tree.__main__ import main
+from cow_debug_tree.cli import app
+
+# Understanding arguments loads more.
+typer.main.get_command(app).make_context("cow-debug-tree", ["DEVICE"])
 
 
 @dataclass
