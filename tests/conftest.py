@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,6 +41,11 @@ def make_devices(tmp_path: Path) -> Iterator[Callable[[int, int], list[str]]]:
             return stack.enter_context(oracles.loops(images))
 
         yield make
+
+
+def pytest_configure() -> None:
+    """Have a terminated session end as an interrupted one does, with everything detached and removed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

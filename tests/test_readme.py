@@ -11,7 +11,7 @@ from pathlib import Path
 from tests import oracles
 from tests.commands import REPOSITORY
 
-COMMANDS = {"mkfs.cow": "mkfs_cow", "cow-debug-tree": "cow_debug_tree"}
+COMMANDS = {"mkfs.cow": "mkfs_cow", "fsck.cow": "fsck_cow", "cow-debug-tree": "cow_debug_tree"}
 
 
 def blocks(kind: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def test_strangers_and_copies_are_refused(tmp_path: Path) -> None:
     assemble([first], read, scan=False, write=True)  # nobody kept it open
 
 
+def assembled(paths: list[str], read: Callable[[Device], Any], *, scan: bool = True) -> dict[int, str]:
+    """Paths of the devices that `assemble` finds, by device id; none stays open."""
+    with ExitStack() as stack:
+        _, devices = assemble(paths, read, scan=scan)
+        return {devid: stack.enter_context(device).path for devid, device in devices.items() if device}
+
+
 @pytest.mark.oracle
 def test_the_others_are_found(make_devices: Callable[[int, int], list[str]], caplog: pytest.LogCaptureFixture) -> None:
     fsid = Path("/proc/sys/kernel/random/uuid").read_bytes()[:16]
@@ -90,9 +98,8 @@ def test_the_others_are_found(make_devices: Callable[[int, int], list[str]], cap
     make(Path(stale), 2, fsid=fsid, generation=3)
     make(Path(stranger), 3, fsid=OTHER_FSID)
     assert scan_devices(fsid) == [one, two]
-    _, devices = assemble([one], read)
-    assert {devid: device.path for devid, device in devices.items() if device} == {1: one, 2: two}
-    assert list(assemble([one], read, scan=False)[1]) == [1]
+    assert assembled([one], read) == {1: one, 2: two}
+    assert assembled([one], read, scan=False) == {1: one}
 
     def fails_elsewhere(device: Device) -> Any:
         if device.path != one:
@@ -100,7 +107,7 @@ def test_the_others_are_found(make_devices: Callable[[int, int], list[str]], cap
         return read(device)
 
     with caplog.at_level(logging.WARNING, "cowlib"):
-        assert list(assemble([one], fails_elsewhere)[1]) == [1]
+        assert assembled([one], fails_elsewhere) == {1: one}
     assert f"{two}: broken" in caplog.text
     with pytest.raises(DeviceError, match="broken"):
         assemble([one], fails_elsewhere, write=True)

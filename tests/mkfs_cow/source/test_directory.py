@@ -11,6 +11,7 @@ import pytest
 
 from cowlib.errors import CowError
 from mkfs_cow.source import directory
+from mkfs_cow.source.contents import shown
 from mkfs_cow.source.directory import scan_directory
 from tests import oracles
 from tests.mkfs_cow.source.compared import check_order, data_of, in_tables, on_disk, paths_of, same_tables
@@ -152,8 +153,11 @@ def test_paths_longer_than_the_kernel_takes(tmp_path: Path) -> None:
     assert inode is not None
     assert list(data_of(tree, inode)) == [(0, b"deep down")]
     assert list(tree.xattrs.name) == [b"user.name"]
-    # Nothing else can take this away again.
-    os.system(f"rm -r '{tmp_path}'/n*")
+
+
+def test_names_in_messages() -> None:
+    assert shown("a/größe".encode()) == "a/größe"
+    assert shown(b"\xff\n\x1b[1m") == "\\xff\\n\\x1b[1m"
 
 
 def test_far_times(tmp_path: Path) -> None:
