@@ -1,0 +1,1 @@
+"""``fsck.cow``: checks an unmounted btrfs completely, without writing."""

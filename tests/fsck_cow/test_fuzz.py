@@ -1,0 +1,173 @@
+"""Whatever stands on disk, a check ends with an answer: never an exception, in bounded time and memory.
+
+`make fuzz` tries tens of thousands of images that nobody has seen before; the test suite the same few every time.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cowlib.errors import CowError
+from cowlib.format import HEADER_SIZE, ITEM_SIZE, Header, Item
+from tests.fsck_cow import craft
+
+#: Bounds of one check of a small image: generous, for machines that are busy.
+SECONDS = 20
+GROWTH = 400 << 20
+
+#: Numbers that break what was not careful.
+EXTREMES = (0, 1, 2, 255, 4095, 4096, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 4096, 2**64 - 1)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A small filesystem of several trees and levels."""
+    return craft.small(tmp_path_factory.mktemp("fuzz"), "--nodesize", "4096")
+
+
+@pytest.fixture(scope="module")
+def nodes(image: list[Path]) -> list[int]:
+    """Addresses of all its tree blocks."""
+    found = []
+    with craft.Editor(image) as edit:
+        for root in edit.roots:
+            for place in edit.places(root):
+                found += [bytenr for bytenr, _ in place.path]
+    return sorted(set(found))
+
+
+def survives(edit: craft.Editor) -> None:
+    """Checks the image, and puts it back as it was."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.monotonic()
+    try:
+        report = craft.check(edit.images, limit=20)
+        assert all(problem.code and problem.message for problem in report.problems)
+    except CowError:
+        pass  # a refusal in one clear line is an answer too
+    finally:
+        edit.restore()
+    assert time.monotonic() - start < SECONDS
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < GROWTH
+
+
+@given(data=st.data())
+def test_flipped_bytes(image: list[Path], nodes: list[int], data: st.DataObject) -> None:
+    """Some bytes of some nodes are others, and the checksums fit."""
+    edit = craft.Editor(image)
+    with edit:
+        for bytenr in data.draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=4)):
+            node = edit.read_node(bytenr)
+            used = HEADER_SIZE + ITEM_SIZE * 40
+            # Half of them among the header and the first items, where it hurts.
+            place = st.one_of(st.integers(32, used), st.integers(32, len(node) - 1))
+            for at, value in data.draw(st.lists(st.tuples(place, st.integers(0, 255)), min_size=1, max_size=12)):
+                node[at] = value
+            edit.write_node(bytenr, node)
+    survives(edit)
+
+
+@given(data=st.data())
+def test_extreme_fields(image: list[Path], nodes: list[int], data: st.DataObject) -> None:
+    """Numbers of eight, four or two bytes anywhere in a node become extreme ones."""
+    edit = craft.Editor(image)
+    with edit:
+        for bytenr in data.draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=3)):
+            node = edit.read_node(bytenr)
+            for _ in range(data.draw(st.integers(1, 6))):
+                width = data.draw(st.sampled_from((8, 4, 2, 1)))
+                at = data.draw(st.integers(48, len(node) - width))
+                value = data.draw(st.sampled_from(EXTREMES)) & ((1 << 8 * width) - 1)
+                node[at : at + width] = value.to_bytes(width, "little")
+            edit.write_node(bytenr, node)
+    survives(edit)
+
+
+@given(data=st.data())
+def test_extreme_payloads(image: list[Path], data: st.DataObject) -> None:
+    """As above, but inside of one item's payload: every kind of item gets its turn."""
+    edit = craft.Editor(image)
+    with edit:
+        root = data.draw(st.sampled_from(edit.roots))
+        places = [place for place in edit.places(root) if place.size]
+        if not places:
+            return
+        kinds = sorted({place.key[1] for place in places})
+        kind = data.draw(st.sampled_from(kinds))
+        place = data.draw(st.sampled_from([place for place in places if place.key[1] == kind]))
+        width = data.draw(st.sampled_from([width for width in (8, 4, 2, 1) if width <= place.size]))
+        at = data.draw(st.integers(0, place.size - width))
+        value = data.draw(st.one_of(st.sampled_from(EXTREMES), st.integers(0, 2**64 - 1))) & ((1 << 8 * width) - 1)
+        edit.patch(place, at, value.to_bytes(width, "little"))
+    survives(edit)
+
+
+@given(data=st.data())
+def test_extreme_items(image: list[Path], nodes: list[int], data: st.DataObject) -> None:
+    """Keys, offsets, sizes and counts of a node are extreme."""
+    edit = craft.Editor(image)
+    with edit:
+        bytenr = data.draw(st.sampled_from(nodes))
+        node = edit.read_node(bytenr)
+        slot = data.draw(st.integers(0, 30))
+        name = data.draw(st.sampled_from(("key.objectid", "key.offset", "offset", "size", "nritems")))
+        value = data.draw(st.sampled_from(EXTREMES))
+        value &= 2**64 - 1 if name.startswith("key") else 2**32 - 1
+        if name == "nritems":
+            craft.put_fields(node, 0, Header, {name: value})
+        else:
+            craft.put_fields(node, HEADER_SIZE + slot * ITEM_SIZE, Item, {name: value})
+        edit.write_node(bytenr, node)
+    survives(edit)
+
+
+@given(seed=st.integers(0, 2**32), kind=st.sampled_from(("body", "swap", "half")))
+def test_shuffled_nodes(image: list[Path], nodes: list[int], seed: int, kind: str) -> None:
+    """The contents of nodes stand in another order, or in another node."""
+    source = random.Random(seed)
+    edit = craft.Editor(image)
+    with edit:
+        first, second = source.sample(nodes, 2)
+        one, other = edit.read_node(first), edit.read_node(second)
+        if kind == "body":
+            body = list(one[HEADER_SIZE:])
+            source.shuffle(body)
+            one[HEADER_SIZE:] = bytes(body)
+        elif kind == "swap":
+            # Everything but where it stands and who made it.
+            one[HEADER_SIZE:], other[HEADER_SIZE:] = other[HEADER_SIZE:], one[HEADER_SIZE:]
+            one[96:101], other[96:101] = other[96:101], one[96:101]
+            edit.write_node(second, other)
+        else:
+            half = len(one) // 2
+            one[half:] = other[half:]
+        edit.write_node(first, one)
+    survives(edit)
+
+
+@given(data=st.data())
+def test_superblocks(image: list[Path], data: st.DataObject) -> None:
+    """Fields of the superblock are extreme, in all copies, and the checksums fit."""
+    from cowlib.format import Superblock, columns
+    from tests.fsck_cow.fields import flat
+
+    edit = craft.Editor(image)
+    names = [name for name in flat(columns(Superblock)) if name not in ("csum", "magic")]
+    with edit:
+        for _ in range(data.draw(st.integers(1, 3))):
+            name = data.draw(st.sampled_from(names))
+            dtype = craft.field_place(columns(Superblock), name)[1]
+            if dtype.kind == "V":
+                value = data.draw(st.binary(min_size=dtype.itemsize, max_size=dtype.itemsize))
+                edit.set_superblock(**{name: value})
+            else:
+                number = data.draw(st.one_of(st.sampled_from(EXTREMES), st.integers(0, 2**64 - 1)))
+                edit.set_superblock(**{name: number & ((1 << 8 * dtype.itemsize) - 1)})
+    survives(edit)
