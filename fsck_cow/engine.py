@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import fsck_cow.checks as checks
-from cowlib.btree import Nodes, TreeRoot
+from cowlib.btree import Nodes, TreeReader, TreeRoot
 from cowlib.btree.nodes import I64, U64
 from cowlib.btree.reader import BadCopy
 from cowlib.errors import CowError, Damage
@@ -25,6 +25,9 @@ from fsck_cow.sharing import share
 from fsck_cow.walk import LOST, BlockTable, Walked
 
 Progress = Callable[[str, int, int], None]
+
+#: What a reader found wrong: blocks without a good copy, and copies that another had to stand in for.
+Notes = tuple[list[Damage], list[BadCopy]]
 
 #: Which kind of tree an object id is; what is not here is a subvolume or unknown.
 _KINDS = {
@@ -61,7 +64,7 @@ class Findings:
     sums: U64
     problems: list[Problem]
     gathered: dict[str, list[Rows]]
-    reader_notes: tuple[list[Damage], list[BadCopy]]
+    notes: Notes
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,16 @@ class Task:
     kind: Kind
     tree: int
     rows: I64
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """The leaves of a task as they were read: those that are usable, their rows, and what was wrong with others."""
+
+    task: Task
+    nodes: Nodes
+    rows: I64
+    notes: Notes
 
 
 def check_filesystem(
@@ -115,6 +128,14 @@ def _chunk_tree_uuid(fs: Filesystem) -> bytes | None:
     nodes, _ = fs.reader.read(np.array([fs.chunk_tree.bytenr], np.uint64), level=None)
     del fs.reader.damage[damaged:], fs.reader.bad_copies[copies:]
     return bytes(nodes.header["chunk_tree_uuid"][0]) if len(nodes) else None
+
+
+def _take_notes(reader: TreeReader) -> Notes:
+    """What a reader found wrong since the last time; it forgets it."""
+    notes = (reader.damage[:], reader.bad_copies[:])
+    reader.damage.clear()
+    reader.bad_copies.clear()
+    return notes
 
 
 class Check:
@@ -171,8 +192,14 @@ class Check:
                 Task(kind, root.objectid, walked.fresh[at : at + BATCH_LEAVES])
                 for at in range(0, len(walked.fresh), BATCH_LEAVES)
             ]
-        for task, findings in zip(tasks, share(tasks, self._look, self.fs.volume), strict=True):
-            self._take(task, findings)
+        # While leaves are read, here and ahead, what the reader has to say travels with them; it gets it all back.
+        notes = [_take_notes(self.fs.reader)]
+        for findings in share(tasks, self._read, self._look, self.fs.volume):
+            self._take(findings)
+            notes.append(findings.notes)
+        for damage, copies in notes:
+            self.fs.reader.damage.extend(damage)
+            self.fs.reader.bad_copies.extend(copies)
 
     def _walk(self, root: TreeRoot) -> Walked:
         def inspect(nodes: Nodes, rows: I64) -> None:
@@ -187,26 +214,30 @@ class Check:
         self.context.walked[place] = walked
         return walked
 
-    def _look(self, task: Task) -> Findings:
-        """Reads and checks one batch; only what it returns leaves it."""
-        context, reader = self.context, self.fs.reader
+    def _read(self, task: Task) -> Leaves:
+        """Reads the leaves of a task, and takes with it what the reader has to say of them."""
+        nodes, rows = self.context.blocks.read(task.rows)
+        return Leaves(task, nodes, rows, _take_notes(self.fs.reader))
+
+    def _look(self, leaves: Leaves) -> Findings:
+        """Checks one batch; only what it returns leaves it."""
+        context, task, rows = self.context, leaves.task, leaves.rows
         gathered: dict[str, list[Rows]] = {}
         context.incoming = gathered
-        damaged, copies = len(reader.damage), len(reader.bad_copies)
         problems: list[Problem] = []
-        nodes, rows = context.blocks.read(task.rows)
-        sums = np.zeros((len(nodes), len(self.ledgers)), np.uint64)
-        if len(nodes):
-            batch = LeafBatch(task.tree, nodes, rows)
+        sums = np.zeros((len(rows), len(self.ledgers)), np.uint64)
+        if len(rows):
+            batch = LeafBatch(task.tree, leaves.nodes, rows)
             self._check_leaves(task, batch, problems)
             if task.kind == Kind.FILES:
                 for number, ledger in enumerate(self.ledgers):
                     sums[:, number] = ledger.sums(batch)
         context.incoming = None
-        notes = (reader.damage[damaged:], reader.bad_copies[copies:])
-        del reader.damage[damaged:], reader.bad_copies[copies:]
-        lost = np.setdiff1d(task.rows, rows, assume_unique=True)
-        return Findings(rows, context.blocks.blocks[rows].copy(), lost, sums, problems, gathered, notes)
+        lost = task.rows if len(rows) < len(task.rows) else rows[:0]
+        if len(lost):
+            lost = lost[self.context.blocks.blocks["state"][lost] == LOST]
+        headers = context.blocks.blocks[rows].copy()
+        return Findings(rows, headers, lost, sums, problems, gathered, leaves.notes)
 
     def _check_leaves(self, task: Task, batch: LeafBatch, problems: list[Problem]) -> None:
         blocks = self.context.blocks.blocks[batch.rows]
@@ -217,7 +248,7 @@ class Check:
             if task.kind in check.kinds:
                 problems.extend(check.run(self.context, batch))
 
-    def _take(self, task: Task, findings: Findings) -> None:
+    def _take(self, findings: Findings) -> None:
         """Adds what one batch gave, in the order of batches whoever looked at them."""
         context, blocks = self.context, self.context.blocks
         blocks.blocks[findings.rows] = findings.headers
@@ -230,9 +261,6 @@ class Check:
             for rows in parts:
                 context.gather(name, rows)
         self.report.extend(findings.problems)
-        damage, copies = findings.reader_notes
-        self.fs.reader.damage.extend(damage)
-        self.fs.reader.bad_copies.extend(copies)
 
     def _compare_ledgers(self) -> None:
         """Sums of every subvolume; where one is not zero, the exact join says why."""

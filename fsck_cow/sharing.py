@@ -1,4 +1,7 @@
-"""Tasks spread over the processors: forked copies of this process do every other one and send their results back."""
+"""Tasks spread over the processors: forked copies of this process do every other one and send their results back.
+
+What a task needs from the disk is read while the one before it is worked on.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import os
 import pickle
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from cowlib.volume import Volume
 
 T = TypeVar("T")
+D = TypeVar("D")
 R = TypeVar("R")
 
 #: Fewer tasks than this are done sooner than a process is copied.
@@ -21,34 +26,47 @@ _MAX_PROCESSES = 4
 _LENGTH = struct.Struct("<Q")
 
 
-def share(tasks: Sequence[T], work: Callable[[T], R], volume: Volume) -> Iterator[R]:
-    """The result of each task, in order. Results cross a pipe, so they must be picklable.
+def share(tasks: Sequence[T], read: Callable[[T], D], work: Callable[[D], R], volume: Volume) -> Iterator[R]:
+    """The result of each task, in order: ``work`` on what ``read`` brought. Results must be picklable.
 
-    Raises what ``work`` raises, wherever it ran; ChildProcessError when a process ends before its time.
+    ``read`` may run in a thread beside ``work``. Raises what either raises, wherever it ran; ChildProcessError when a
+    process ends before its time.
     """
     count = min(_MAX_PROCESSES, len(os.sched_getaffinity(0)))
     if len(tasks) < _WORTH_A_FORK or count < 2:
-        yield from map(work, tasks)
+        yield from (work(read(task)) for task in tasks)
         return
     volume.rest()
-    helpers = [_Helper(tasks[number::count], work) for number in range(1, count)]
+    helpers = [_Helper(tasks[number::count], read, work) for number in range(1, count)]
     try:
-        for index, task in enumerate(tasks):
-            yield work(task) if index % count == 0 else helpers[index % count - 1].result()
+        own = _read_ahead(tasks[::count], read)
+        for index in range(len(tasks)):
+            yield work(next(own)) if index % count == 0 else helpers[index % count - 1].result()
     finally:
         for helper in helpers:
             helper.end()
 
 
+def _read_ahead(tasks: Sequence[T], read: Callable[[T], D]) -> Iterator[D]:
+    """What each task needs, while the next one's is being read."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = [reader.submit(read, task) for task in tasks[:1]]
+        for task in tasks[1:]:
+            coming.append(reader.submit(read, task))
+            yield coming.pop(0).result()
+        for last in coming:
+            yield last.result()
+
+
 class _Helper:
     """A forked copy of this process that does some tasks and writes their results to a pipe."""
 
-    def __init__(self, tasks: Sequence[T], work: Callable[[T], R]) -> None:
+    def __init__(self, tasks: Sequence[T], read: Callable[[T], D], work: Callable[[D], R]) -> None:
         read_end, write_end = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
             os.close(read_end)
-            _serve(tasks, work, write_end)
+            _serve(tasks, read, work, write_end)
         os.close(write_end)
         self._pipe = os.fdopen(read_end, "rb")
 
@@ -68,13 +86,14 @@ class _Helper:
         os.waitpid(self._pid, 0)
 
 
-def _serve(tasks: Sequence[T], work: Callable[[T], R], write_end: int) -> None:
+def _serve(tasks: Sequence[T], read: Callable[[T], D], work: Callable[[D], R], write_end: int) -> None:
     status = 0
     try:
         with os.fdopen(write_end, "wb") as pipe:
-            for task in tasks:
+            own = _read_ahead(tasks, read)
+            for _ in tasks:
                 try:
-                    result: R | BaseException = work(task)
+                    result: R | BaseException = work(next(own))
                 except Exception as error:
                     result = error
                 data = pickle.dumps(result, protocol=5)

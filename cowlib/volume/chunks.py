@@ -264,8 +264,8 @@ class ChunkMap:
         count = head["num_stripes"].astype(np.int64)
         parent = np.repeat(np.arange(len(head)), count)
         high = stripes["offset"] > np.uint64(2**63 - 1 - _MAX_CHUNK)
-        for bad in np.unique(parent[high]):
-            reason.setdefault(int(bad), "chunk has a stripe past the largest possible device")
+        for bad in parent[high].tolist():
+            reason.setdefault(bad, "chunk has a stripe past the largest possible device")
         begin, end = logical[order], (logical + head["length"])[order]
         if not reason and (begin[1:] >= end[:-1]).all():
             return order

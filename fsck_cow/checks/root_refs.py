@@ -219,7 +219,7 @@ def links_and_directories(context: Context) -> Iterator[Problem]:
         by_place[int(entry["type"]), int(entry["child"]), int(entry["dirid"]), bytes(entry["name"])].append(i)
     used = np.zeros(len(entries), bool)
     lost = context.lost_trees()
-    for parent in np.unique(links["parent"]).tolist():
+    for parent in sorted(set(links["parent"].tolist())):
         tree = walked.get(parent)
         if tree is None:
             continue
