@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint fmt demo bench clean
+.PHONY: help setup test fuzz lint fmt demo bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ setup: $(STAMP) ## make .venv with the project and its tools in it
 
 test: $(STAMP) ## run the tests (as root, for those which ask the kernel and btrfs-progs)
 	$(BIN)/pytest $(ARGS)
+
+fuzz: $(STAMP) ## check tens of thousands of images damaged at random (ARGS="-k superblocks": only some kinds)
+	COW_HYPOTHESIS=fuzz $(BIN)/pytest --timeout 0 -q tests/fsck_cow/test_fuzz.py $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check .

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from cowlib.errors import UsageError
 
-#: What is said of inodes and what belongs to them. Checks of these subjects gather nothing that others need.
-FILE_SUBJECTS = frozenset({"inode", "name", "xattr", "file-extent", "orphan", "verity"})
+#: What is said of inodes and what belongs to them. Such checks gather nothing that checks of other subjects need.
+FILE_SUBJECTS = frozenset({"inode", "name", "xattr", "file-extent", "orphan"})
 
 #: Without these a run could not say that it saw everything it was to look at.
 _ALWAYS = frozenset({"superblock.unusable", "node.unreadable", "node.copy-bad"})
@@ -49,7 +50,12 @@ class Selection:
 
     def looks(self, check: Finds) -> bool:
         """Whether a check over leaves has to run: for what it finds, or for what it gathers."""
-        return check.subject not in FILE_SUBJECTS or self.runs(check)
+        return check.subject not in FILE_SUBJECTS or self._wants_files
+
+    @cached_property
+    def _wants_files(self) -> bool:
+        chosen = {name.partition(".")[0] for name in self.only} or FILE_SUBJECTS
+        return not self.trees_only and bool(chosen & FILE_SUBJECTS)
 
 
 EVERYTHING = Selection()

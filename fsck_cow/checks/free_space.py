@@ -167,9 +167,9 @@ def infos(ctx: Context) -> Iterator[Problem]:
         message = "block group has no FREE_SPACE_INFO"
         yield _problem(groups[i], "free-space.info-missing", message)
     for i in rows_where(find_pairs((groups["bytenr"], groups["length"]), places) < 0):
-        # mkfs.btrfs leaves those of its first block groups behind, and no kernel looks at them.
+        # mkfs.btrfs leaves those of its first block groups behind: no kernel minds, but `btrfs check` does.
         message = "free space of a block group that there is not (any more)"
-        yield _problem(rows[i], "free-space.info-orphan", message, severity=Severity.NOTE)
+        yield _problem(rows[i], "free-space.info-orphan", message)
     flags = rows["item"]["flags"]
     for i in rows_where(flags & ~np.uint32(FreeSpaceFlag.USING_BITMAPS) > 0):
         yield _problem(rows[i], "free-space.flags-unknown", "flags have unknown bits", found=hex(int(flags[i])))

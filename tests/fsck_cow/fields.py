@@ -14,6 +14,7 @@ from cowlib.format import (
     Chunk,
     DevExtent,
     DevItem,
+    DevReplaceItem,
     DevStatsItem,
     DirItem,
     ExtentDataRef,
@@ -41,6 +42,7 @@ from cowlib.format import (
     Stripe,
     Superblock,
     TreeBlockInfo,
+    VerityDescriptorItem,
     columns,
     inline_ref_struct,
 )
@@ -218,6 +220,12 @@ KINDS = (
         KeyType.BALANCE_ITEM,
         BalanceItem,
     ),
+    Kind("UUID_KEY_RECEIVED_SUBVOL", "enriched", 9, KeyType.UUID_KEY_RECEIVED_SUBVOL),
+    Kind("QGROUP_RELATION", "enriched", 8, KeyType.QGROUP_RELATION),
+    Kind("DEV_REPLACE", "enriched", 4, KeyType.DEV_REPLACE, DevReplaceItem),
+    Kind("VERITY_DESC_ITEM", "enriched", 5, KeyType.VERITY_DESC_ITEM, VerityDescriptorItem),
+    Kind("VERITY_MERKLE_ITEM", "enriched", 5, KeyType.VERITY_MERKLE_ITEM),
+    Kind("TREE_BLOCK_REF", "enriched", 2, KeyType.TREE_BLOCK_REF),
     Kind("UUID_KEY_SUBVOL", "default", 9, KeyType.UUID_KEY_SUBVOL),
 )
 """Items, each kind once; of those with several shapes each shape once."""

@@ -125,12 +125,43 @@ REASONS = (
     Lenient(
         False,
         "What a balance is to do is for whoever started it to say; it ends at the next mount.",
-        ("BALANCE: *",),
+        (
+            "BALANCE: key offset",
+            "BALANCE: flags",
+            "BALANCE: data.*",
+            "BALANCE: meta.*",
+            "BALANCE: sys.*",
+            "BALANCE: unused.0",
+        ),
     ),
     Lenient(
         False,
         "The old cache is used only where all of it fits together; else the kernel makes a new one.",
-        ("old free-space cache: *",),
+        (
+            "old free-space cache: location.offset",
+            "old free-space cache: generation",
+            "old free-space cache: num_bitmaps",
+        ),
+    ),
+    Lenient(
+        True,
+        "One of several states; what a replacement does not go on with is history.",
+        ("DEV_REPLACE: cont_reading_from_srcdev_mode", "DEV_REPLACE: replace_state"),
+    ),
+    Lenient(
+        False,
+        "The history of a replacement that is not under way.",
+        ("DEV_REPLACE: src_devid", "DEV_REPLACE: cursor_*", "DEV_REPLACE: time_*", "DEV_REPLACE: num_*"),
+    ),
+    Lenient(
+        False,
+        "Left to fs-verity, which verifies its own tree whenever the file is read.",
+        (
+            "VERITY_DESC_ITEM: size",
+            "VERITY_DESC_ITEM: reserved.0",
+            "VERITY_MERKLE_ITEM: key offset",
+            "VERITY_MERKLE_ITEM: payload",
+        ),
     ),
     Lenient(
         False,

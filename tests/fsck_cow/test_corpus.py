@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fsck_cow.catalogue import all_codes
 from tests import corpus
 from tests.commands import REPOSITORY
 
@@ -59,6 +60,7 @@ def fsck(*arguments: str | Path) -> Verdict:
     assert lines[-1]["type"] == "summary"
     verdict = Verdict(said.returncode, lines[:-1], lines[-1])
     assert verdict.summary["clean"] == (said.returncode == 0)
+    assert set(verdict.summary["codes"]) <= all_codes()
     return verdict
 
 

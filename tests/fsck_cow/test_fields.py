@@ -10,7 +10,7 @@ import pytest
 from cowlib.errors import CowError
 from tests import corpus
 from tests.commands import REPOSITORY
-from tests.fsck_cow import craft
+from tests.fsck_cow import craft, enriched
 from tests.fsck_cow.fields import Field, all_fields
 from tests.fsck_cow.lenient import LENIENT, as_document
 
@@ -34,6 +34,8 @@ def prepared(images: dict[str, Prepared], name: str, factory: pytest.TempPathFac
         folder = factory.mktemp(name)
         if name == "small":
             devices = craft.small(folder)
+        elif name == "enriched":
+            devices = enriched.make(folder)
         else:
             progs = name in corpus.progs_images()
             devices = craft.copy(corpus.image(name) if progs else corpus.devices(name), folder)

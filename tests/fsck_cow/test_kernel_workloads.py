@@ -21,13 +21,17 @@ pytestmark = pytest.mark.oracle
 
 MIB = 1 << 20
 
+#: mkfs.btrfs forgets to take out the free space of block groups that it has only for a while.
+LEFT_BY_MKFS = {"free-space.info-orphan"}
+
 MakeDevices = Callable[[int, int], list[str]]
 
 
 def assert_clean(devices: list[str]) -> None:
     """Neither fsck.cow, reading all data, nor `btrfs check` finds anything worse than a note."""
     report = craft.check([Path(device) for device in devices], data=True)
-    told = [str(problem) for problem in report.problems if problem.severity > Severity.NOTE]
+    bad = [problem for problem in report.problems if problem.severity > Severity.NOTE]
+    told = [str(problem) for problem in bad if problem.code not in LEFT_BY_MKFS]
     assert not told, "\n".join(told[:10])
     oracles.btrfs_check(devices[0])
 
