@@ -77,9 +77,7 @@ def test_what_is_not_worth_it(algo: Compression) -> None:
     assert compress(algo, 0, TEXT[:2000], SECTOR, inline=True) is not None
 
 
-@pytest.mark.parametrize(
-    ("algo", "levels"), [(Compression.ZLIB, [1, 3, 9]), (Compression.ZSTD, [-15, -1, 1, 3, 15])]
-)
+@pytest.mark.parametrize(("algo", "levels"), [(Compression.ZLIB, [1, 3, 9]), (Compression.ZSTD, [-15, -1, 1, 3, 15])])
 def test_levels(algo: Compression, levels: list[int]) -> None:
     for level in levels:
         packed = compress(algo, level, TEXT, SECTOR)

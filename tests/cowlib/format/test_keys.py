@@ -27,9 +27,7 @@ from cowlib.format import (
 )
 
 HEADERS = [Path("/usr/include/linux/btrfs_tree.h"), Path("/usr/include/linux/btrfs.h")]
-DEFINITION = re.compile(
-    r"^(?:#define\s+)?\s*BTRFS_(\w+)\s+=?\s*(?:\(1U?L*\s*<<\s*(\d+)\)|(-?\d+))", re.MULTILINE
-)
+DEFINITION = re.compile(r"^(?:#define\s+)?\s*BTRFS_(\w+)\s+=?\s*(?:\(1U?L*\s*<<\s*(\d+)\)|(-?\d+))", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

@@ -155,11 +155,7 @@ def test_made_up_inode_refs(entries: list[dict[str, Any]]) -> None:
     check_made_up((257, KeyType.INODE_REF, 256), entries)
 
 
-@given(
-    st.lists(
-        st.fixed_dictionaries({"parent_objectid": u64, "index": u64, "name": name}), min_size=1, max_size=4
-    )
-)
+@given(st.lists(st.fixed_dictionaries({"parent_objectid": u64, "index": u64, "name": name}), min_size=1, max_size=4))
 def test_made_up_inode_extrefs(entries: list[dict[str, Any]]) -> None:
     check_made_up((257, KeyType.INODE_EXTREF, 1), entries)
 
