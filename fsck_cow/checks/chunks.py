@@ -102,7 +102,7 @@ def shapes(ctx: Context) -> Iterator[Problem]:
         for i in rows_where(values != expected):
             message = f"{name} of a chunk is wrong"
             yield _chunk_problem(logical[i], "chunk.field-wrong", message, found=int(values[i]), expected=expected)
-    sound = np.setdiff1d(np.arange(len(rows)), list(broken))
+    sound = np.delete(np.arange(len(rows)), sorted(broken))
     start = logical[sound]
     late, early = overlaps(start, start + item["length"][sound])
     for i, k in zip(late.tolist(), early.tolist(), strict=True):
@@ -245,9 +245,11 @@ def extents_of_stripes(ctx: Context) -> Iterator[Problem]:
         message = "the device extent is of another chunk or length"
         yield tell(i, "chunk.device-extent-differs", message, found=found, expected=expected)
     # Chunks that are unusable, and told of already, are in nobody's map: their extents are no orphans.
-    unusable = np.setdiff1d(ctx.columns("chunks", CHUNK)["logical"], chunks.logical)
+    unusable = set(ctx.columns("chunks", CHUNK)["logical"].tolist()) - set(chunks.logical.tolist())
     orphan = find_pairs((devid, start), (rows["devid"], rows["physical"])) < 0
-    for i in rows_where(orphan & ~np.isin(rows["item"]["chunk_offset"], unusable)):
+    for i in rows_where(orphan):
+        if int(rows["item"]["chunk_offset"][i]) in unusable:
+            continue
         yield _extent_problem(
             rows[i],
             "chunk.device-extent-orphan",

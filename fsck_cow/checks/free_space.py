@@ -177,7 +177,7 @@ def infos(ctx: Context) -> Iterator[Problem]:
     owner = _owners(rows, parts["start"])
     known = np.flatnonzero(owner >= 0)
     bitmap = flags[owner[known]] & np.uint32(FreeSpaceFlag.USING_BITMAPS) > 0
-    for i in np.unique(owner[known][bitmap != parts["bitmap"][known]]).tolist():
+    for i in sorted(set(owner[known][bitmap != parts["bitmap"][known]].tolist())):
         uses = "bitmaps" if flags[i] & FreeSpaceFlag.USING_BITMAPS else "extents"
         message = f"free space is said to be kept as {uses}, but there are items of the other form"
         yield _problem(rows[i], "free-space.form-wrong", message)
