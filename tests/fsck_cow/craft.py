@@ -36,6 +36,7 @@ from cowlib.format import (
     HEADER_SIZE,
     ITEM_SIZE,
     KEY_PTR_SIZE,
+    CsumType,
     Header,
     Item,
     KeyPtr,
@@ -359,8 +360,9 @@ class Editor:
 
 
 def mended_superblock(data: bytes | bytearray) -> bytes:
-    """A superblock with the checksum that its bytes give, of the type that it names."""
+    """A superblock with the checksum that its bytes give, of the type that it names if there is such a type."""
     kind = int(np.frombuffer(data, columns(Superblock), 1)[0]["csum_type"])
+    kind = kind if kind in CsumType.__members__.values() else CsumType.CRC32
     return checksum(kind, bytes(data[CSUM_SIZE:])).ljust(CSUM_SIZE, b"\0") + bytes(data[CSUM_SIZE:])
 
 
