@@ -29,8 +29,14 @@ _MIN_CHUNK = {
     BlockGroupFlag.SYSTEM: 4 * MIB,
     BlockGroupFlag.METADATA: 32 * MIB,
     BlockGroupFlag.DATA: 8 * MIB,
-    BlockGroupFlag.DATA | BlockGroupFlag.METADATA: 32 * MIB,
+    BlockGroupFlag.DATA | BlockGroupFlag.METADATA: 8 * MIB,
 }
+
+#: Stripes of a chunk: so many have room in an item of the smallest nodes.
+_MAX_STRIPES = 122
+
+#: Stripes of a system chunk: so many the kernel makes room for in the superblock's array.
+_MAX_SYSTEM_STRIPES = 58
 
 
 @dataclass
@@ -113,7 +119,7 @@ class ChunkAllocator:
         """How long a chunk should be: what the kernel would choose, but at most a tenth of each device."""
         if kind == BlockGroupFlag.SYSTEM:
             return 8 * MIB if self.total_bytes >= 256 * MIB else 4 * MIB
-        count = profile.use_devices(len(self.devices))
+        count = _stripes(kind, profile, len(self.devices))
         share = profile.data_stripes(count * profile.copies_per_device)
         tenth = min(device.total_bytes for device in self.devices) // 10 * share
         if kind == BlockGroupFlag.DATA:
@@ -127,7 +133,7 @@ class ChunkAllocator:
 
         Raises NoSpaceError when not even a small one fits.
         """
-        devices = self._choose(profile)
+        devices = self._choose(kind, profile)
         count = len(devices) * profile.copies_per_device
         data_stripes = profile.data_stripes(count)
         wanted = -(-length // data_stripes)
@@ -147,13 +153,13 @@ class ChunkAllocator:
         self.chunks.append(chunk)
         return chunk
 
-    def _choose(self, profile: Profile) -> list[DeviceSpace]:
+    def _choose(self, kind: BlockGroupFlag, profile: Profile) -> list[DeviceSpace]:
         """The devices a chunk is striped over: those with most room first, in device id order."""
         if len(self.devices) < profile.min_devices:
             raise NoSpaceError(f"profile {profile.name} needs at least {profile.min_devices} devices")
         able = [device for device in self.devices if device.free // profile.copies_per_device >= MIB]
         able.sort(key=lambda device: (-device.free, device.devid))
-        count = profile.use_devices(len(able))
+        count = _stripes(kind, profile, len(able))
         if count < profile.min_devices:
             raise NoSpaceError(f"profile {profile.name} needs room on {profile.min_devices} devices")
         return sorted(able[:count], key=lambda device: device.devid)
@@ -169,6 +175,11 @@ class ChunkAllocator:
             by_id[devid].end = min(by_id[devid].end, physical)
             by_id[devid].bytes_used -= chunk.stripe_size
         return True
+
+
+def _stripes(kind: BlockGroupFlag, profile: Profile, devices: int) -> int:
+    """How many of so many devices a chunk takes."""
+    return profile.use_devices(min(devices, _MAX_SYSTEM_STRIPES if kind == BlockGroupFlag.SYSTEM else _MAX_STRIPES))
 
 
 def describe_kind(kind: BlockGroupFlag) -> str:

@@ -39,7 +39,9 @@ def _version(wanted: bool) -> None:
 
 @app.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def mkfs(
-    devices: Annotated[list[Path] | None, typer.Argument(metavar="DEVICE...", show_default=False)] = None,
+    devices: Annotated[
+        list[Path] | None, typer.Argument(metavar="DEVICE...", show_default=False, readable=False)
+    ] = None,
     data: Annotated[str | None, typer.Option("-d", "--data", metavar="PROFILE", help="data profile [single]")] = None,
     metadata: Annotated[
         str | None,
@@ -72,7 +74,8 @@ def mkfs(
         ),
     ] = None,
     rootdir: Annotated[
-        Path | None, typer.Option("-r", "--rootdir", metavar="DIR", help="take in this directory tree")
+        Path | None,
+        typer.Option("-r", "--rootdir", metavar="DIR", help="take in this directory tree", readable=False),
     ] = None,
     from_tar: Annotated[
         str | None,
@@ -147,7 +150,7 @@ def mkfs(
         tell_error("mkfs.cow", error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        typer.echo("mkfs.cow: interrupted; nothing that mounts was made", err=True)
+        typer.echo("mkfs.cow: interrupted: the filesystem is not complete", err=True)
         raise typer.Exit(130) from None
 
 

@@ -14,6 +14,7 @@ from mkfs_cow.source.contents import NoContents
 from mkfs_cow.source.directory import scan_directory
 from mkfs_cow.source.subvolumes import partition, with_flags
 from mkfs_cow.source.tables import S_IFDIR, Segments, Tree
+from mkfs_cow.trees.limits import fitting
 
 
 def read_source(
@@ -21,7 +22,8 @@ def read_source(
 ) -> list[Tree]:
     """The trees to make: the top one, then one for each subvolume in the order of ``options.subvolumes``.
 
-    Raises UsageError for a subvolume or a flagged path that is not there, CowError for a source that cannot be read.
+    Raises UsageError for a subvolume or a flagged path that is not there and for names that do not fit into the trees,
+    CowError for a source that cannot be read.
     """
     clamp = options.source_date_epoch
 
@@ -41,6 +43,7 @@ def read_source(
         tree = scan_tar(options.from_tar, exclude=options.exclude, clamp=clamp, warn=warn, progress=count)
     else:
         tree = empty_tree(now)
+    tree = fitting(tree, options.nodesize or 0, extref="extref" in options.features, warn=warn)
     return _flagged(partition(tree, [spec.path for spec in options.subvolumes]), options)
 
 

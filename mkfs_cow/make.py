@@ -6,21 +6,23 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from cowlib.checksum import csum_size
 from cowlib.device import Device
-from cowlib.format import BlockGroupFlag, Compression, IncompatFeature
+from cowlib.format import MAX_COMPRESSED, BlockGroupFlag, Compression, IncompatFeature
 from cowlib.volume import ChunkMap, Volume
 from mkfs_cow.chunks import ChunkAllocator, DeviceSpace, describe_kind
 from mkfs_cow.data.plan import DataOptions
-from mkfs_cow.data.write import Written, estimate, measure, write_data
+from mkfs_cow.data.write import Estimate, Written, estimate, measure, write_data
+from mkfs_cow.demand import Demand, metadata_estimate, with_comfort, with_headroom
 from mkfs_cow.forest import Forest, ForestStyle
 from mkfs_cow.identity import Identity
 from mkfs_cow.intake import read_source
-from mkfs_cow.layout import check_fits, choose_profiles, metadata_estimate, needed_bytes, reserve, too_small
+from mkfs_cow.layout import check_fits, choose_profiles, needed_bytes, reserve, too_small
 from mkfs_cow.options import Options, csum_name
 from mkfs_cow.source.tables import Tree
 from mkfs_cow.space import SpaceAllocator
@@ -67,21 +69,31 @@ class _Maker:
         trees = read_source(self.options, self.identity.now, self.progress, self.warn)
         data_options = self._data_options()
         expected = estimate(trees, data_options)
-        data_bytes, metadata_bytes = (
-            expected.data,
-            metadata_estimate(trees, expected, self.options, self.csum_size),
-        )
+        demand = self._demand(trees, expected, data_options)
         if self.options.filled:
-            targets = self._inspect(self._image_size(data_bytes, metadata_bytes))
+            targets = self._inspect(self._image_size(self._comfortable(demand)))
         chunks = ChunkAllocator(self._devices(targets))
-        fits = check_fits(chunks, self.profiles, data_bytes, metadata_bytes)
+        fits = check_fits(chunks, self.profiles, demand)
         if self.options.compression and (self.options.shrink or not fits):
             # Only compressing everything tells how much it really takes; nothing is written yet.
-            data_bytes = measure(trees, data_options, progress=self._step("measuring", data_bytes)).data
-            fits = check_fits(chunks, self.profiles, data_bytes, metadata_bytes)
+            measured = measure(trees, data_options, progress=self._step("measuring", expected.data))
+            demand = self._demand(trees, measured, data_options)
+            fits = check_fits(chunks, self.profiles, demand)
         if not fits:
-            raise too_small(chunks, self.profiles, data_bytes, metadata_bytes)
-        return self._write(targets, trees, data_options, chunks, data_bytes, metadata_bytes)
+            raise too_small(chunks, self.profiles, demand)
+        if not self.options.shrink and check_fits(chunks, self.profiles, self._comfortable(demand)):
+            demand = self._comfortable(demand)
+        return self._write(targets, trees, data_options, chunks, demand, expected.data)
+
+    def _demand(self, trees: list[Tree], data: Estimate, data_options: DataOptions) -> Demand:
+        """The least room that everything needs."""
+        metadata = with_headroom(metadata_estimate(trees, data, self.options, self.csum_size))
+        loss = MAX_COMPRESSED - data_options.sectorsize if data_options.compresses else 0
+        return Demand(data.data, metadata, loss, tight=self.options.shrink)
+
+    def _comfortable(self, demand: Demand) -> Demand:
+        """The same with as much room for metadata as the kernel likes to see."""
+        return replace(demand, metadata=with_comfort(demand.metadata, self.nodesize))
 
     def _inspect(self, wanted: int | None) -> list[Target]:
         options = self.options
@@ -92,10 +104,10 @@ class _Maker:
             for path in options.devices
         ]
 
-    def _image_size(self, data_bytes: int, metadata_bytes: int) -> int:
+    def _image_size(self, demand: Demand) -> int:
         """How large each image file has to be at least for what goes in, and a little to spare."""
         count = len(self.options.devices)
-        needed = needed_bytes(self.profiles, count, data_bytes, metadata_bytes) // count
+        needed = needed_bytes(self.profiles, count, demand) // count
         return max(_MIN_IMAGE, needed + needed // _IMAGE_SLACK)
 
     def _devices(self, targets: list[Target]) -> list[DeviceSpace]:
@@ -126,11 +138,11 @@ class _Maker:
         trees: list[Tree],
         data_options: DataOptions,
         chunks: ChunkAllocator,
-        data_bytes: int,
-        metadata_bytes: int,
+        demand: Demand,
+        to_read: int,
     ) -> Summary:
         space = SpaceAllocator(chunks, self.profiles)
-        reserve(space, data_bytes, metadata_bytes, shrink=self.options.shrink)
+        reserve(space, demand)
         with ExitStack() as stack:
             opened = open_targets(targets, stack)
             for device in opened:
@@ -141,7 +153,7 @@ class _Maker:
             space.on_new_chunk = lambda: setattr(volume, "chunks", self._chunk_map(chunks))
             sink = _Sink(space, volume)
             written = write_data(
-                trees, sink, data_options, progress=self._step("writing data", data_bytes), warn=self.warn
+                trees, sink, data_options, progress=self._step("writing data", to_read), warn=self.warn
             )
             stored = written.extents.disk_bytenr != 0
             space.settle_data(written.extents.disk_bytenr[stored], written.extents.disk_num_bytes[stored])

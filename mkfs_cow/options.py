@@ -27,6 +27,9 @@ def csum_name(csum_type: CsumType) -> str:
     return next(name for name, value in CSUM_TYPES.items() if value == csum_type)
 
 
+#: No file is longer, in bytes, and no time later, in seconds.
+_LARGEST = 2**63 - 1
+
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 
 #: Algorithm, its default level and its highest one. LZO has no levels.
@@ -102,12 +105,14 @@ class Options:
         if self.mixed:
             self.features = self.features.with_("mixed-bg")
             self._validate_mixed()
-        if self.nodesize is None:
-            self.nodesize = 16384
         _power_of_two("sector size", self.sectorsize, 4096, 65536)
+        if self.nodesize is None:
+            self.nodesize = max(16384, self.sectorsize)
         _power_of_two("node size", self.nodesize, self.sectorsize, 65536)
         if self.byte_count is not None and self.byte_count < self.sectorsize:
             raise UsageError(f"-b {self.byte_count} leaves nothing to use")
+        if self.byte_count is not None and self.byte_count > _LARGEST:
+            raise UsageError(f"-b {self.byte_count} is more than any device or file can have")
         if len(self.label) >= LABEL_SIZE or b"\n" in self.label or b"\0" in self.label:
             raise UsageError(f"label must be shorter than {LABEL_SIZE} bytes, without newline or NUL")
         if len(self.devices) > 1 and self.device_uuid is not None:
@@ -229,7 +234,10 @@ def parse_epoch(text: str | None) -> int | None:
         return None
     if not re.fullmatch(r"-?\d+", text):
         raise UsageError(f"SOURCE_DATE_EPOCH is '{text}', not a number of seconds")
-    return int(text)
+    epoch = int(text)
+    if not -_LARGEST <= epoch <= _LARGEST:
+        raise UsageError(f"SOURCE_DATE_EPOCH is '{text}': no timestamp goes that far")
+    return epoch
 
 
 def subvolume_of(path: bytes, subvolumes: Sequence[bytes]) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cowlib.btree.nodes import I64, U64
+from cowlib.errors import NoSpaceError
 from cowlib.format import BlockGroupFlag
 from cowlib.volume import Profile
 from mkfs_cow.chunks import ChunkAllocator, NewChunk
@@ -85,6 +86,11 @@ class BlockGroup:
         return ranges
 
 
+def _usable(group: BlockGroup, loss: int) -> int:
+    """The free bytes of a block group, less up to ``loss`` in each range."""
+    return sum(max(0, length - loss) for _, length in group.free_ranges())
+
+
 class SpaceAllocator:
     """Space of the new filesystem by kind; chunks are added when those there are full."""
 
@@ -112,17 +118,23 @@ class SpaceAllocator:
         self.on_new_chunk()
         return group
 
-    def reserve(self, purpose: BlockGroupFlag, nbytes: int, *, tight: bool = False) -> None:
+    def reserve(self, purpose: BlockGroupFlag, nbytes: int, *, loss: int = 0, tight: bool = False) -> None:
         """Adds chunks until this much is free for a purpose; raises NoSpaceError.
 
-        ``tight`` makes the last one no longer than it has to be.
+        ``loss`` bytes of every free range do not count. ``tight`` makes the last chunk no longer than it has to be;
+        so it is too where a device has no room for more, unless it were all that the kernel has for metadata.
         """
         kind = self.kind_for(purpose)
-        free = sum(length for group in self.groups[kind] for _, length in group.free_ranges())
+        free = sum(_usable(group, loss) for group in self.groups[kind])
         while free < nbytes:
-            length = self.default_length(kind)
-            group = self.add_chunk(kind, min(length, nbytes - free) if tight else length)
-            free += sum(length for _, length in group.free_ranges())
+            length, least = self.default_length(kind), nbytes - free + loss
+            try:
+                group = self.add_chunk(kind, min(length, least) if tight else length)
+            except NoSpaceError:
+                if least >= length or (kind & BlockGroupFlag.METADATA and not self.groups[kind]):
+                    raise
+                group = self.add_chunk(kind, least)
+            free += _usable(group, loss)
 
     def _front(self, kind: BlockGroupFlag) -> BlockGroup:
         """The first block group with anything left, a new one if there is none."""

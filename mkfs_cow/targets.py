@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cowlib.device import Device, refuse_mounted, signature
@@ -34,6 +36,8 @@ def inspect_target(path: Path, byte_count: int | None, wanted: int | None, secto
     missing = not path.exists()
     if missing and not path.parent.is_dir():
         raise DeviceError(f"there is no directory {path.parent}", device=str(path))
+    if missing and _among_devices(path.parent):
+        raise DeviceError("there is no such device", device=str(path))
     if missing and (byte_count or wanted):
         return Target(path, _whole(byte_count or wanted or 0, sectorsize), create=True)
     refuse_mounted(str(path))
@@ -48,18 +52,36 @@ def inspect_target(path: Path, byte_count: int | None, wanted: int | None, secto
     return Target(path, _whole(asked, sectorsize), create=asked > size)
 
 
+def _among_devices(folder: Path) -> bool:
+    """Whether a folder holds devices: an image file made there would lie in memory, and end with it."""
+    place, devices = folder.resolve(), Path("/dev")
+    return place.is_relative_to(devices) and place.stat().st_dev == devices.stat().st_dev
+
+
 def _whole(size: int, sectorsize: int) -> int:
     return size // sectorsize * sectorsize
 
 
 def open_targets(targets: list[Target], stack: ExitStack) -> list[Device]:
-    """Opens all devices exclusively for writing, making image files as long as they have to be."""
+    """Opens all devices exclusively for writing, making image files as long as they have to be.
+
+    Files that were not there before are removed again if ``stack`` is left with an error.
+    """
     devices = []
     for target in targets:
         if target.create:
+            if not target.path.exists():
+                stack.push(partial(_remove_after_error, target.path))
             make_file(target)
         devices.append(stack.enter_context(Device.open(target.path, write=True)))
     return devices
+
+
+def _remove_after_error(path: Path, kind: type[BaseException] | None, *_: object) -> None:
+    """To be called on leaving a context: removes a file if that is because of an error."""
+    if kind is not None:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def make_file(target: Target) -> None:

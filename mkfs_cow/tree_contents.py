@@ -114,7 +114,6 @@ class TreeContents:
             self.written.nbytes[number],
             GENERATION,
             self.nodesize,
-            "extref" in self.options.features,
         )
         mine = extents.tree == number
         regular = np.flatnonzero(mine & (extents.type != FileExtentType.INLINE))

@@ -155,9 +155,9 @@ class Plan:
     total: int
 
     @property
-    def inline_bytes(self) -> int:
-        """The bytes of the inline files."""
-        return int(self.files.size[self.inline].sum())
+    def inline_sizes(self) -> IntColumn:
+        """The size of each inline file in bytes: int64, shape (files,)."""
+        return self.files.size[self.inline]
 
     def batches(self) -> Iterator[Batch]:
         """The batches in order."""

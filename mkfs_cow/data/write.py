@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What data needs: ``data`` bytes of data chunks, ``extents`` items, and ``inline`` bytes within those items."""
+    """What data needs: ``data`` bytes of data chunks, items for ``extents`` with addresses of their own (and holes),
+    and inline data of ``inline`` bytes each (int64)."""
 
     data: int
     extents: int
-    inline: int
+    inline: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,15 @@ class Written:
 
 
 def estimate(trees: Sequence[Tree], options: DataOptions) -> Estimate:
-    """What the data of ``trees`` needs at most, without reading any: nothing compressed, holes left out."""
+    """What the data of ``trees`` needs at most, without reading any: nothing gets smaller by compression, but whatever
+    could become inline by it does.
+    """
     plan = make_plan(trees, options)
-    return Estimate(plan.total, len(plan.chunks) + len(plan.inline), plan.inline_bytes)
+    files = plan.files
+    packed = files.compress & (files.size > options.inline_limit) & (files.size <= options.sectorsize)
+    inline = np.append(plan.inline_sizes, np.full(np.count_nonzero(packed), options.inline_limit))
+    holes = 0 if options.no_holes else len(plan.chunks) + len(files)
+    return Estimate(plan.total, len(plan.chunks) + holes, inline)
 
 
 def measure(trees: Sequence[Tree], options: DataOptions, *, progress: Callable[[int], None] | None = None) -> Estimate:
@@ -58,7 +65,8 @@ def measure(trees: Sequence[Tree], options: DataOptions, *, progress: Callable[[
     """
     sink = MeasuringSink()
     written = write_data(trees, sink, options, progress=progress, warn=lambda _: None)
-    return Estimate(sink.used, len(written.extents), len(written.extents.inline.data))
+    inline = written.extents.inline.lengths
+    return Estimate(sink.used, len(written.extents) - len(inline), inline)
 
 
 def write_data(

@@ -116,8 +116,7 @@ class DirectoryContents:
         ctimes: NDArray[np.int64],
     ) -> None:
         self._names = names
-        self._row = np.full(len(sizes), -1, dtype=np.int64)
-        self._row[names.inode[::-1]] = np.arange(len(names))[::-1]
+        self._row = names.first_rows(len(sizes))
         self._sizes, self._ctimes = sizes, ctimes
         me = os.geteuid()
         self._mine = np.full(len(sizes), True) if me == 0 else uid == me

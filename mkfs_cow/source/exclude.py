@@ -20,8 +20,8 @@ def excluder(patterns: Sequence[str]) -> Callable[[str, bool], bool] | None:
     """
     if not patterns:
         return None
-    anywhere = _compiled([_regex(p) for p in patterns if not p.endswith("/")])
-    directories = _compiled([_regex(p) for p in patterns if p.endswith("/")])
+    anywhere = _compiled([p for p in patterns if not p.endswith("/")])
+    directories = _compiled([p for p in patterns if p.endswith("/")])
 
     def excluded(path: str, is_directory: bool) -> bool:
         if is_directory and directories.fullmatch(path):
@@ -31,12 +31,15 @@ def excluder(patterns: Sequence[str]) -> Callable[[str, bool], bool] | None:
     return excluded
 
 
-def _compiled(alternatives: list[str]) -> re.Pattern[str]:
+def _compiled(patterns: list[str]) -> re.Pattern[str]:
+    alternatives = [_regex(pattern) for pattern in patterns]
+    for pattern, alternative in zip(patterns, alternatives, strict=True):
+        try:
+            re.compile(alternative)
+        except re.error as error:
+            raise UsageError(f"'{pattern}' is not a pattern to exclude by: {error.msg}") from None
     nothing = "(?!)"
-    try:
-        return re.compile("|".join(alternatives) or nothing, re.DOTALL)
-    except re.error as error:
-        raise UsageError(f"'{error.pattern!s}' is not a pattern to exclude by: {error.msg}") from None
+    return re.compile("|".join(alternatives) or nothing, re.DOTALL)
 
 
 def _regex(pattern: str) -> str:

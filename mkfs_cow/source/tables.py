@@ -99,6 +99,13 @@ class Names:
         """Some of the entries, in the order of ``rows``."""
         return Names(self.parent[rows], self.inode[rows], self.name.select(rows))
 
+    def first_rows(self, inodes: int) -> NDArray[np.int64]:
+        """The row of the first name of each of so many inodes, -1 where there is none: int64, shape (inodes,)."""
+        first = np.full(inodes, -1, dtype=np.int64)
+        here = np.flatnonzero(self.inode >= 0)[::-1]
+        first[self.inode[here]] = here
+        return first
+
 
 @dataclass(frozen=True)
 class Xattrs:
@@ -229,6 +236,10 @@ class Tree:
             segments=self.segments.select(np.flatnonzero(~lost[self.segments.inode])),
         ).counted()
 
+    def without_xattrs(self, rows: NDArray[np.int64]) -> Tree:
+        """The tree without some rows of its attributes."""
+        return replace(self, xattrs=self.xattrs.select(np.delete(np.arange(len(self.xattrs)), rows)))
+
     def renumbered(self, original: NDArray[np.int64], names: Names) -> Tree:
         """Some of the inodes as a tree of their own: row i is this one's row ``original[i]``. ``names`` speak of the
         new rows already.
@@ -254,6 +265,14 @@ class Tree:
             segments=replace(segments, inode=index[segments.inode]),
             contents=Renumbered(self.contents, original),
         ).counted()
+
+    def path(self, inode: int, first: NDArray[np.int64]) -> bytes:
+        """The path of an inode relative to the root, by `Names.first_rows`; ``.`` is the root's."""
+        parts = []
+        while (row := int(first[inode])) >= 0:
+            parts.append(self.names.name[row])
+            inode = int(self.names.parent[row])
+        return b"/".join(reversed(parts)) or b"."
 
     def find(self, path: bytes) -> int | None:
         """The inode index of a path relative to the root, None if there is no such name. Links are not followed."""

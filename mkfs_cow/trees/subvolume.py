@@ -10,10 +10,7 @@ import numpy.typing as npt
 from cowlib.btree import ItemTable
 from cowlib.btree.nodes import I64, Bytes
 from cowlib.checksum import extref_hashes_at, name_hashes_at
-from cowlib.errors import UsageError
 from cowlib.format import (
-    HEADER_SIZE,
-    ITEM_SIZE,
     DirItem,
     FileExtentHead,
     FileExtentType,
@@ -26,6 +23,7 @@ from cowlib.format import (
     columns,
 )
 from mkfs_cow.source.tables import Blobs, Tree
+from mkfs_cow.trees.limits import beyond, item_room
 
 #: The inode number of row 0 of a `Tree`, its top directory; row i has this number plus i.
 FIRST_INODE = int(ObjectId.FIRST_FREE)
@@ -69,16 +67,14 @@ def subvolume_items(
     nbytes: npt.NDArray[np.uint64],
     generation: int,
     nodesize: int,
-    extref: bool,
 ) -> list[ItemTable]:
     """Everything in a subvolume's tree but its regular files' extents.
 
     ``tree_ids`` are the tree ids of the subvolumes that `Names` refers to by number; ``nbytes`` u8 (rows,).
-    Raises UsageError for more hard links than fit without extref.
     """
     return [
         _inode_items(tree, nbytes, generation),
-        *_name_items(tree, tree_ids, generation, nodesize, extref),
+        *_name_items(tree, tree_ids, generation, nodesize),
         _root_reference(),
         _xattr_items(tree, generation),
         _symlink_items(tree, generation),
@@ -100,7 +96,7 @@ def _inode_items(tree: Tree, nbytes: npt.NDArray[np.uint64], generation: int) ->
     return ItemTable.of(kept + FIRST_INODE, KeyType.INODE_ITEM, 0, rows[kept])
 
 
-def _name_items(tree: Tree, tree_ids: list[int], generation: int, nodesize: int, extref: bool) -> list[ItemTable]:
+def _name_items(tree: Tree, tree_ids: list[int], generation: int, nodesize: int) -> list[ItemTable]:
     """DIR_ITEM, DIR_INDEX, INODE_REF and INODE_EXTREF of all names."""
     names = tree.names
     parent, is_subvolume = names.parent + FIRST_INODE, names.inode < 0
@@ -119,7 +115,7 @@ def _name_items(tree: Tree, tree_ids: list[int], generation: int, nodesize: int,
     return [
         ItemTable.ragged(parent, KeyType.DIR_ITEM, name_hashes_at(*text), heads, text),
         ItemTable.ragged(parent, KeyType.DIR_INDEX, index, heads, text),
-        *_reference_items(child, parent, index, ~is_subvolume, text, nodesize, extref),
+        *_reference_items(child, parent, index, ~is_subvolume, text, nodesize),
     ]
 
 
@@ -137,21 +133,12 @@ def _reference_items(
     is_inode: npt.NDArray[np.bool_],
     text: tuple[Bytes, I64, I64],
     nodesize: int,
-    extref: bool,
 ) -> list[ItemTable]:
     """Back references of inodes to their names; what one INODE_REF can't hold goes to INODE_EXTREF."""
     order = np.flatnonzero(is_inode)
     order = order[np.lexsort((index[order], parent[order], child[order]))]
     size = text[2][order] + columns(InodeRef).itemsize
-    ends = np.cumsum(size)
-    new = np.ones(len(order), bool)
-    new[1:] = (np.diff(child[order]) != 0) | (np.diff(parent[order]) != 0)
-    group_start = np.maximum.accumulate(np.where(new, ends - size, 0)) if len(order) else ends
-    over = ends - group_start > nodesize - HEADER_SIZE - ITEM_SIZE
-    if over.any() and not extref:
-        raise UsageError(
-            "an inode has more names in one directory than an item holds", hint="turn the feature extref on"
-        )
+    over = beyond(item_room(nodesize), size, child[order], parent[order])
     tables = []
     for struct, kind, rows in (
         (InodeRef, KeyType.INODE_REF, order[~over]),
