@@ -161,11 +161,19 @@ def _run(options: Options, *, quiet: bool, as_json: bool) -> None:
     logging.basicConfig(format="mkfs.cow: %(message)s", level=logging.WARNING)
     with ProgressBar("mkfs.cow", enabled=not quiet) as bar:
         summary = make_filesystem(options, progress=bar.update, warn=bar.warn)
-    if as_json:
-        typer.echo(json.dumps(summary.as_json(), indent=2))
-    elif not quiet:
-        typer.echo(summary.as_text())
+    if as_json or not quiet:
+        _tell(json.dumps(summary.as_json(), indent=2) if as_json else summary.as_text())
     if summary.warnings:
         count = len(summary.warnings)
         typer.echo(f"mkfs.cow: {count} warning(s): the filesystem is good, but not everything went in", err=True)
         raise typer.Exit(1)
+
+
+def _tell(text: str) -> None:
+    """Prints the summary; raises CowError where that cannot be."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        raise  # whoever reads has seen enough
+    except OSError as error:
+        raise CowError(f"the filesystem is made, but standard output fails: {error.strerror}") from error
