@@ -121,15 +121,17 @@ class SpaceAllocator:
     def reserve(self, purpose: BlockGroupFlag, nbytes: int, *, loss: int = 0, tight: bool = False) -> None:
         """Adds chunks until this much is free for a purpose; raises NoSpaceError.
 
-        ``loss`` bytes of every free range do not count. ``tight`` makes the last chunk no longer than it has to be;
-        so it is too where a device has no room for more, unless it were all that the kernel has for metadata.
+        ``loss`` bytes of every free range do not count. ``tight`` makes the last chunk no longer than it has to be.
+        So are the last of several for metadata, which leave the rest to data, and those for which a device has no
+        room otherwise; but the first one for metadata has the length that the kernel needs.
         """
         kind = self.kind_for(purpose)
         free = sum(_usable(group, loss) for group in self.groups[kind])
         while free < nbytes:
             length, least = self.default_length(kind), nbytes - free + loss
+            short = tight or (kind == BlockGroupFlag.METADATA and self.groups[kind])
             try:
-                group = self.add_chunk(kind, min(length, least) if tight else length)
+                group = self.add_chunk(kind, min(length, least) if short else length)
             except NoSpaceError:
                 if least >= length or (kind & BlockGroupFlag.METADATA and not self.groups[kind]):
                     raise

@@ -105,7 +105,7 @@ def test_the_subvolume_of_a_path():
 def test_uuid_and_epoch():
     assert parse_epoch(None) is None
     assert parse_epoch("0") == 0
-    for bad in ("x", "1.5"):
+    for bad in ("x", "1.5", "9223372036854775808", "-99999999999999999999"):
         with pytest.raises(UsageError):
             parse_epoch(bad)
     for bad in ("x", "00000000-0000-0000-0000-000000000000"):
@@ -123,6 +123,8 @@ def test_uuid_and_epoch():
         ({"mixed": True, "data_profile": "dup", "metadata_profile": "single"}, "must be the same"),
         ({"label": b"x" * 256}, "label"),
         ({"label": b"a\nb"}, "label"),
+        ({"byte_count": 2**63}, "more than any device"),
+        ({"byte_count": 10**30}, "more than any device"),
         ({"shrink": True}, "--shrink needs"),
         ({"exclude": ["*.o"]}, "--exclude needs"),
         ({"devices": [Path("a"), Path("./a")]}, "given twice"),
@@ -140,3 +142,9 @@ def test_mixed_groups_choose_the_node_size():
     options.validate()
     assert options.nodesize == options.sectorsize
     assert "mixed-bg" in options.features
+
+
+def test_large_sectors_choose_the_node_size():
+    options = Options(devices=[Path("a")], sectorsize=65536)
+    options.validate()
+    assert options.nodesize == 65536

@@ -120,6 +120,9 @@ def test_no_device(tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
     mkfs_refuses(tmp_path)
     mkfs_refuses("/dev/null")
+    # What is made there by mistake would fill memory instead of a disk.
+    assert "no such device" in mkfs_refuses("-b", "200m", "/dev/no-such-device")
+    assert not Path("/dev/no-such-device").exists()
 
 
 def test_unknown_option(images: list[Path]) -> None:

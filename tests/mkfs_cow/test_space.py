@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cowlib.errors import NoSpaceError
-from cowlib.format import SUPERBLOCK_OFFSETS, BlockGroupFlag
+from cowlib.format import STRIPE_LEN, SUPERBLOCK_OFFSETS, BlockGroupFlag
 from cowlib.volume import PROFILES
 from mkfs_cow.chunks import MIB, ChunkAllocator, DeviceSpace
+from mkfs_cow.demand import Demand
+from mkfs_cow.layout import check_fits
 from mkfs_cow.space import SpaceAllocator
 
 BY_NAME = {profile.name: profile for profile in PROFILES}
@@ -115,3 +117,44 @@ def test_a_full_device_is_no_space():
     groups = space("raid1", 128 * MIB, 128 * MIB)
     with pytest.raises(NoSpaceError):
         groups.take_data(GIB)
+
+
+@pytest.mark.parametrize("profile", ["raid0", "raid10", "raid5", "raid6"])
+def test_chunks_fit_where_they_are_listed(profile):
+    """An item of the smallest nodes, and the superblock's array of system chunks, hold so many stripes and no more."""
+    chunks = allocator(*[GIB] * 200)
+    made = chunks.allocate(BlockGroupFlag.DATA, BY_NAME[profile], GIB)
+    assert 48 + 32 * len(made.stripes) <= 4096 - 101 - 25
+    made = chunks.allocate(BlockGroupFlag.SYSTEM, BY_NAME[profile], 8 * MIB)
+    assert 17 + 48 + 32 * len(made.stripes) <= 2048
+
+
+@given(st.integers(1, 400 * MIB), st.integers(0, 124 << 10), st.booleans())
+def test_what_is_reserved_can_be_used(nbytes, loss, tight):
+    groups = space("single", 2 * GIB)
+    groups.reserve(BlockGroupFlag.DATA, nbytes, loss=loss, tight=tight)
+    ranges = [length for group in groups.groups[BlockGroupFlag.DATA] for _, length in group.free_ranges()]
+    assert sum(length - loss for length in ranges if length > loss) >= nbytes
+    if tight:
+        assert sum(ranges) <= nbytes + (loss + MIB) * len(ranges)
+
+
+def test_the_last_chunk_may_be_short():
+    groups = space("single", 100 * MIB)
+    groups.reserve(BlockGroupFlag.DATA, groups.chunks.devices[0].free - STRIPE_LEN)  # less a superblock's place
+    assert groups.chunks.devices[0].free == 0
+    with pytest.raises(NoSpaceError):
+        space("single", 20 * MIB).reserve(BlockGroupFlag.METADATA, MIB)
+
+
+@pytest.mark.parametrize("metadata", [MIB, 40 * MIB, 90 * MIB])
+def test_what_fits_fits_into_more(metadata):
+    profiles = {
+        BlockGroupFlag.SYSTEM: BY_NAME["dup"],
+        BlockGroupFlag.METADATA: BY_NAME["dup"],
+        BlockGroupFlag.DATA: BY_NAME["single"],
+    }
+    demand = Demand(data=MIB, metadata=metadata)
+    fits = [check_fits(allocator(size * MIB), profiles, demand) for size in range(60, 400)]
+    assert sorted(fits) == fits
+    assert fits[-1]

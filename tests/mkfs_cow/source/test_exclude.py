@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from cowlib.errors import UsageError
@@ -91,5 +93,5 @@ def test_none() -> None:
 
 @pytest.mark.parametrize("pattern", ["", "/", "//", "[z-a]"])
 def test_no_pattern(pattern: str) -> None:
-    with pytest.raises(UsageError):
-        excluder([pattern])
+    with pytest.raises(UsageError, match=f"'{re.escape(pattern)}'"):
+        excluder(["*.o", pattern])
