@@ -68,7 +68,7 @@ class TreeReader:
 
     ``fsid`` is what the node headers carry (the metadata uuid where the filesystem has one), 16 bytes.  ``damage``
     grows by one record for each block that none of its copies could give, ``bad_copies`` by one for each copy that
-    another one had to stand in for.  ``verify`` off skips checksums only.
+    another one had to stand in for.
     """
 
     volume: Volume
@@ -77,7 +77,6 @@ class TreeReader:
     fsid: bytes
     damage: list[Damage] = field(default_factory=list)
     bad_copies: list[BadCopy] = field(default_factory=list)
-    verify: bool = True
 
     def read(
         self,
@@ -137,10 +136,8 @@ class TreeReader:
         good &= header["nritems"] <= capacity
         if expected.generation is not None:
             good &= header["generation"] == expected.generation
-        if self.verify:
-            size = csum_size(self.csum_type)
-            found = csum_rows(self.csum_type, rows[:, CSUM_SIZE:])
-            good &= (rows[:, :size] == found).all(axis=1)
+        found = csum_rows(self.csum_type, rows[:, CSUM_SIZE:])
+        good &= (rows[:, : csum_size(self.csum_type)] == found).all(axis=1)
         return np.asarray(good, np.bool_)
 
     def describe(self, row: Bytes, bytenr: int, expected: _Expected) -> str:
@@ -148,7 +145,7 @@ class TreeReader:
         header = Nodes(row, self.nodesize, np.array([bytenr], np.uint64)).header[0]
         size = csum_size(self.csum_type)
         found = csum_rows(self.csum_type, row.reshape(1, -1)[:, CSUM_SIZE:])[0]
-        if self.verify and not np.array_equal(row[:size], found):
+        if not np.array_equal(row[:size], found):
             return f"checksum is {row[:size].tobytes().hex()}, its bytes give {found.tobytes().hex()}"
         if int(header["bytenr"]) != bytenr:
             return f"says it is block {int(header['bytenr'])}"
@@ -170,22 +167,21 @@ class TreeReader:
         high: Key | None = None,
         min_transid: int = 0,
         batch_bytes: int = BATCH_BYTES,
-        down_to: int = 0,
     ) -> Iterator[tuple[int, Nodes]]:
         """All nodes of a tree as (level, batch), each batch in key order, parents' batches before their children's.
 
         ``low`` and ``high`` (inclusive keys) prune by key; ``min_transid`` prunes what is older: a subtree's root is
-        never older than what is below it.  ``down_to`` stops above that level.  Memory stays at one batch a level.
+        never older than what is below it.  Memory stays at one batch a level.
         """
         if not 0 <= root.level < MAX_LEVEL:
             self.damage.append(Damage(root.bytenr, f"level {root.level} is out of range", root.objectid))
             return
-        if root.level < down_to or root.generation < min_transid:
+        if root.generation < min_transid:
             return
         first = Pointers.to_root(root.bytenr, root.generation)
         seen: list[set[int]] = [set() for _ in range(MAX_LEVEL)]
         batch = max(1, batch_bytes // self.nodesize)
-        yield from self._descend(first, root.level, root.objectid, low, high, min_transid, batch, down_to, seen)
+        yield from self._descend(first, root.level, root.objectid, low, high, min_transid, batch, seen)
 
     def _descend(
         self,
@@ -196,7 +192,6 @@ class TreeReader:
         high: Key | None,
         min_transid: int,
         batch: int,
-        down_to: int,
         seen: list[set[int]],
     ) -> Iterator[tuple[int, Nodes]]:
         for start in range(0, len(pointers), batch):
@@ -205,9 +200,9 @@ class TreeReader:
             if not len(nodes):
                 continue
             yield level, nodes
-            if level > down_to:
+            if level:
                 below = prune(nodes.pointers(), low, high, min_transid)
-                yield from self._descend(below, level - 1, tree, low, high, min_transid, batch, down_to, seen)
+                yield from self._descend(below, level - 1, tree, low, high, min_transid, batch, seen)
 
     def _first_visits(self, pointers: Pointers, tree: int, seen: set[int]) -> Pointers:
         """Drops pointers to blocks visited before: a crafted tree must not make the walk longer than the device."""
@@ -224,10 +219,6 @@ class TreeReader:
                 self.damage.append(Damage(bytenr, "is referenced twice in one tree", tree))
             seen.add(bytenr)
         return pointers.select(keep)
-
-    def levels(self, root: TreeRoot, *, min_transid: int = 0) -> list[tuple[int, Nodes]]:
-        """All inner nodes of a tree, as (level, batch) in the order of `walk`."""
-        return list(self.walk(root, min_transid=min_transid, down_to=1))
 
     def leaves(
         self,
