@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from cow_debug_tree.printers.listing import Form, Style
 from cow_debug_tree.printers.nodes import TEXT, Batch, Run, page
-from cow_debug_tree.printers.sheet import Form, Style
 from cow_debug_tree.titles import ALONE, Wishes, backups, start, title, totals
 from cowlib.btree import Nodes, Pointers, TreeReader, TreeRoot
 from cowlib.errors import Damage, UsageError

@@ -19,8 +19,8 @@ from cow_debug_tree.printers.data import file_extents
 from cow_debug_tree.printers.device import stripe_count
 from cow_debug_tree.printers.extent import InlineRef, inline_refs, skinny_level, tree_blocks
 from cow_debug_tree.printers.keys import type_name
+from cow_debug_tree.printers.listing import I64, Entries, Form, Group, Listing, Parts, Printer, Structs
 from cow_debug_tree.printers.root import roots_of
-from cow_debug_tree.printers.sheet import I64, Entries, Form, Group, Parts, Printer, Sheet, Structs
 from cow_debug_tree.text.cells import Column, Segment, each_value, pick, table
 from cow_debug_tree.text.names import Pieces, Quoting, quote
 from cow_debug_tree.text.template import Fields, writer
@@ -131,31 +131,31 @@ def _structure(struct: Any) -> Printer:
     dtype = columns(struct)
     text = object_template(dtype) + _END
 
-    def show(sheet: Sheet, group: Group) -> None:
-        group = sheet.whole(group, dtype.itemsize)
+    def show(listing: Listing, group: Group) -> None:
+        group = listing.whole(group, dtype.itemsize)
         if len(group):
-            sheet.put(group, text, Fields(group.items.view(struct)))
+            listing.put(group, text, Fields(group.items.view(struct)))
 
     return show
 
 
-def _bytes(sheet: Sheet, group: Group) -> None:
+def _bytes(listing: Listing, group: Group) -> None:
     """For payloads of which nothing is known."""
     empty = group.items.size == 0
-    sheet.heads(group.select(empty))
+    listing.heads(group.select(empty))
     group = group.select(~empty)
-    sheet.put(group, '{{"data":"')
-    sheet.page.put_pieces(group.unit, quote(group.items.buffer, group.items.position, group.items.size, _HEX))
-    sheet.put(group, "}}" + _END, first=False)
+    listing.put(group, '{{"data":"')
+    listing.page.put_pieces(group.unit, quote(group.items.buffer, group.items.position, group.items.size, _HEX))
+    listing.put(group, "}}" + _END, first=False)
 
 
 def _only_with(objectid: int, known: Printer) -> Printer:
     """For items which are ``known`` if their keys begin with ``objectid``."""
 
-    def show(sheet: Sheet, group: Group) -> None:
+    def show(listing: Listing, group: Group) -> None:
         where = group.items.objectid == objectid
-        known(sheet, group.select(where))
-        _bytes(sheet, group.select(~where))
+        known(listing, group.select(where))
+        _bytes(listing, group.select(~where))
 
     return show
 
@@ -171,45 +171,45 @@ def _entries(struct: Any) -> Printer:
     def tail(heads: Structs) -> I64:
         return heads["name_len"].astype(np.int64) + (heads["data_len"] if has_data else 0)
 
-    def show(sheet: Sheet, group: Group) -> None:
+    def show(listing: Listing, group: Group) -> None:
         begun = None
-        for entry in sheet.entries(group, struct, tail):
+        for entry in listing.entries(group, struct, tail):
             begun = begun or entry.group
             opening = ("[" if entry.first else ",") + inside
-            sheet.put(entry.group, opening, Fields(entry.heads), first=entry.first)
-            length = sheet.within(entry.group, entry.heads["name_len"].astype(np.int64), entry.room)
-            _text(sheet, entry.group, "name", entry.start, length)
+            listing.put(entry.group, opening, Fields(entry.heads), first=entry.first)
+            length = listing.within(entry.group, entry.heads["name_len"].astype(np.int64), entry.room)
+            _text(listing, entry.group, "name", entry.start, length)
             if has_data:
-                _data(sheet, entry, length)
-            sheet.put(entry.group, "}}", first=False)
+                _data(listing, entry, length)
+            listing.put(entry.group, "}}", first=False)
         if begun is not None:
-            sheet.put(begun, "]" + _END, first=False)
+            listing.put(begun, "]" + _END, first=False)
 
     return show
 
 
-def _data(sheet: Sheet, entry: Entries, name_len: I64) -> None:
-    length = sheet.within(entry.group, entry.heads["data_len"].astype(np.int64), entry.room - name_len)
+def _data(listing: Listing, entry: Entries, name_len: I64) -> None:
+    length = listing.within(entry.group, entry.heads["data_len"].astype(np.int64), entry.room - name_len)
     some = np.flatnonzero(length)
     if len(some):
-        _text(sheet, entry.group.select(some), "data", (entry.start + name_len)[some], length[some])
+        _text(listing, entry.group.select(some), "data", (entry.start + name_len)[some], length[some])
 
 
-def _text(sheet: Sheet, group: Group, field: str, start: I64, length: I64) -> None:
+def _text(listing: Listing, group: Group, field: str, start: I64, length: I64) -> None:
     """A field with bytes that should be text."""
-    if sheet.style.hide_names:
-        sheet.put(group, f',"{field}":"HIDDEN"', first=False)
+    if listing.style.hide_names:
+        listing.put(group, f',"{field}":"HIDDEN"', first=False)
         return
-    sheet.put(group, f',"{field}":"', first=False)
-    _string(sheet, group, field, start, length)
+    listing.put(group, f',"{field}":"', first=False)
+    _string(listing, group, field, start, length)
 
 
-def _string(sheet: Sheet, group: Group, field: str, start: I64, length: I64) -> None:
+def _string(listing: Listing, group: Group, field: str, start: I64, length: I64) -> None:
     """The rest of a string that has begun, and its exact bytes in another one if it is not UTF-8."""
     buffer = group.items.buffer
     odd = _not_utf8(buffer, start, length)
     good = ~odd
-    sheet.page.put_pieces(group.unit[good], quote(buffer, start[good], length[good], _STRING))
+    listing.page.put_pieces(group.unit[good], quote(buffer, start[good], length[good], _STRING))
     if not odd.any():
         return
     group, start, length = group.select(odd), start[odd], length[odd]
@@ -217,9 +217,9 @@ def _string(sheet: Sheet, group: Group, field: str, start: I64, length: I64) -> 
         json.dumps(buffer[at : at + count].tobytes().decode(errors="replace"))[1:].encode()
         for at, count in zip(start.tolist(), length.tolist(), strict=True)
     ]
-    sheet.page.put_pieces(group.unit, Pieces.of(texts))
-    sheet.put(group, f',"{field}_hex":"', first=False)
-    sheet.page.put_pieces(group.unit, quote(buffer, start, length, _HEX))
+    listing.page.put_pieces(group.unit, Pieces.of(texts))
+    listing.put(group, f',"{field}_hex":"', first=False)
+    listing.page.put_pieces(group.unit, quote(buffer, start, length, _HEX))
 
 
 def _not_utf8(buffer: Column, start: I64, length: I64) -> Column:
@@ -234,86 +234,86 @@ def _not_utf8(buffer: Column, start: I64, length: I64) -> Column:
     return odd
 
 
-def _root_ref(sheet: Sheet, group: Group) -> None:
-    group = sheet.whole(group, RootRef.sizeof())
+def _root_ref(listing: Listing, group: Group) -> None:
+    group = listing.whole(group, RootRef.sizeof())
     if not len(group):
         return
     refs = group.items.view(RootRef)
-    sheet.put(group, _inside(columns(RootRef)), Fields(refs))
+    listing.put(group, _inside(columns(RootRef)), Fields(refs))
     room = group.items.size - RootRef.sizeof()
-    length = sheet.within(group, refs["name_len"].astype(np.int64), room)
-    _text(sheet, group, "name", group.items.position + RootRef.sizeof(), length)
-    sheet.put(group, "}}" + _END, first=False)
+    length = listing.within(group, refs["name_len"].astype(np.int64), room)
+    _text(listing, group, "name", group.items.position + RootRef.sizeof(), length)
+    listing.put(group, "}}" + _END, first=False)
 
 
-def _string_item(sheet: Sheet, group: Group) -> None:
-    sheet.put(group, '{{"text":"')
-    _string(sheet, group, "text", group.items.position, group.items.size)
-    sheet.put(group, "}}" + _END, first=False)
+def _string_item(listing: Listing, group: Group) -> None:
+    listing.put(group, '{{"text":"')
+    _string(listing, group, "text", group.items.position, group.items.size)
+    listing.put(group, "}}" + _END, first=False)
 
 
 # -- structures with more behind them ------------------------------------------------------------------------
 
 
-def _list(sheet: Sheet, parts: Parts, text: str) -> None:
+def _list(listing: Listing, parts: Parts, text: str) -> None:
     """The elements of a list, with commas between them."""
     comma = pick(table([b"", b","]), (parts.nth > 0).astype(np.intp))
-    parts.put(sheet, "{comma:cells}" + text, comma=comma)
+    parts.put(listing, "{comma:cells}" + text, comma=comma)
 
 
-def _chunk(sheet: Sheet, group: Group) -> None:
-    group = sheet.whole(group, Chunk.sizeof())
+def _chunk(listing: Listing, group: Group) -> None:
+    group = listing.whole(group, Chunk.sizeof())
     if not len(group):
         return
     chunks = group.items.view(Chunk)
-    sheet.put(group, _inside(columns(Chunk)) + ',"stripes":[', Fields(chunks))
-    count = stripe_count(sheet, group, chunks)
+    listing.put(group, _inside(columns(Chunk)) + ',"stripes":[', Fields(chunks))
+    count = stripe_count(listing, group, chunks)
     stripes = Parts.of(group, columns(Stripe), skip=Chunk.sizeof(), count=count)
-    _list(sheet, stripes, object_template(columns(Stripe)))
-    sheet.put(group, "]}}" + _END, first=False)
+    _list(listing, stripes, object_template(columns(Stripe)))
+    listing.put(group, "]}}" + _END, first=False)
 
 
 def _plain_list(dtype: np.dtype[Any], element: str) -> Printer:
     """For items that are lists of one structure or number."""
 
-    def show(sheet: Sheet, group: Group) -> None:
-        sheet.put(group, "[")
-        _list(sheet, Parts.of(group, dtype), element)
-        sheet.put(group, "]" + _END, first=False)
+    def show(listing: Listing, group: Group) -> None:
+        listing.put(group, "[")
+        _list(listing, Parts.of(group, dtype), element)
+        listing.put(group, "]" + _END, first=False)
 
     return show
 
 
-def _csums(sheet: Sheet, group: Group) -> None:
-    style, items = sheet.style, group.items
+def _csums(listing: Listing, group: Group) -> None:
+    style, items = listing.style, group.items
     covered = (items.size // style.csum_size * style.sectorsize).astype(np.uint64)
     fields = Fields(start=items.offset, end=items.offset + covered)
-    sheet.put(group, '{{"start":{start},"end":{end}', fields)
+    listing.put(group, '{{"start":{start},"end":{end}', fields)
     if style.csum_items:
-        sheet.put(group, ',"csums":[', first=False)
-        _list(sheet, Parts.of(group, np.dtype((np.void, style.csum_size))), '"{value:hexbytes}"')
-        sheet.put(group, "]", first=False)
-    sheet.put(group, "}}" + _END, first=False)
+        listing.put(group, ',"csums":[', first=False)
+        _list(listing, Parts.of(group, np.dtype((np.void, style.csum_size))), '"{value:hexbytes}"')
+        listing.put(group, "]", first=False)
+    listing.put(group, "}}" + _END, first=False)
 
 
-def _file_extent(sheet: Sheet, group: Group) -> None:
-    (inline, heads), (other, extents) = file_extents(sheet, group)
+def _file_extent(listing: Listing, group: Group) -> None:
+    (inline, heads), (other, extents) = file_extents(listing, group)
     size = inline.items.size - FileExtentHead.sizeof()
     text = _inside(columns(FileExtentHead)) + ',"inline_size":{size}}}'
-    sheet.put(inline, text + _END, Fields(heads, size=size))
-    sheet.put(other, object_template(columns(FileExtentItem)) + _END, Fields(extents))
+    listing.put(inline, text + _END, Fields(heads, size=size))
+    listing.put(other, object_template(columns(FileExtentItem)) + _END, Fields(extents))
 
 
-def _root_item(sheet: Sheet, group: Group) -> None:
-    group = sheet.whole(group, RootItemV0.sizeof())
+def _root_item(listing: Listing, group: Group) -> None:
+    group = listing.whole(group, RootItemV0.sizeof())
     if len(group):
-        sheet.put(group, object_template(columns(RootItem)) + _END, Fields(roots_of(group)))
+        listing.put(group, object_template(columns(RootItem)) + _END, Fields(roots_of(group)))
 
 
-def _qgroup_status(sheet: Sheet, group: Group) -> None:
+def _qgroup_status(listing: Listing, group: Group) -> None:
     whole = group.items.size >= QgroupStatusItem.sizeof()
-    _structure(QgroupStatusItem)(sheet, group.select(whole))
-    _structure(QgroupStatusItemV0)(sheet, group.select(~whole))
+    _structure(QgroupStatusItem)(listing, group.select(whole))
+    _structure(QgroupStatusItemV0)(listing, group.select(~whole))
 
 
 # -- extents -------------------------------------------------------------------------------------------------
@@ -327,34 +327,34 @@ _REFS: dict[int, str] = {
 }
 
 
-def _extent_item(sheet: Sheet, group: Group) -> None:
-    group = sheet.whole(group, ExtentItem.sizeof())
+def _extent_item(listing: Listing, group: Group) -> None:
+    group = listing.whole(group, ExtentItem.sizeof())
     if not len(group):
         return
     heads = group.items.view(ExtentItem)
-    sheet.put(group, _inside(columns(ExtentItem)), Fields(heads))
-    nodes, blocks, start = tree_blocks(sheet, group, heads)
+    listing.put(group, _inside(columns(ExtentItem)), Fields(heads))
+    nodes, blocks, start = tree_blocks(listing, group, heads)
     if len(nodes):
         block = ',"tree_block":' + object_template(columns(TreeBlockInfo))
-        sheet.put(nodes, block, Fields(blocks), first=False)
-    _inline_refs(sheet, group, inline_refs(sheet, group, start))
+        listing.put(nodes, block, Fields(blocks), first=False)
+    _inline_refs(listing, group, inline_refs(listing, group, start))
 
 
-def _metadata_item(sheet: Sheet, group: Group) -> None:
-    group = sheet.whole(group, ExtentItem.sizeof())
+def _metadata_item(listing: Listing, group: Group) -> None:
+    group = listing.whole(group, ExtentItem.sizeof())
     if not len(group):
         return
     fields = Fields(group.items.view(ExtentItem), level=skinny_level(group))
-    sheet.put(group, _inside(columns(ExtentItem)) + ',"level":{level:d}', fields)
-    _inline_refs(sheet, group, inline_refs(sheet, group, group.items.position + ExtentItem.sizeof()))
+    listing.put(group, _inside(columns(ExtentItem)) + ',"level":{level:d}', fields)
+    _inline_refs(listing, group, inline_refs(listing, group, group.items.position + ExtentItem.sizeof()))
 
 
-def _inline_refs(sheet: Sheet, group: Group, refs: Iterable[InlineRef]) -> None:
-    sheet.put(group, ',"inline_refs":[', first=False)
+def _inline_refs(listing: Listing, group: Group, refs: Iterable[InlineRef]) -> None:
+    listing.put(group, ',"inline_refs":[', first=False)
     for ref in refs:
         text = f'{{{{"type":"{type_name(ref.kind)}",' + _REFS[ref.kind] + "}}"
-        sheet.put(ref.group, text if ref.first else "," + text, ref.fields, first=False)
-    sheet.put(group, "]}}" + _END, first=False)
+        listing.put(ref.group, text if ref.first else "," + text, ref.fields, first=False)
+    listing.put(group, "]}}" + _END, first=False)
 
 
 _STRUCTURES: dict[int, Any] = {

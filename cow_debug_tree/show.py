@@ -25,9 +25,9 @@ def dump(
 ) -> int:
     """Prints trees, as text or as JSON."""
     from cow_debug_tree.dump import Dump, Task
+    from cow_debug_tree.ordered_workers import Work, run_ordered
+    from cow_debug_tree.printers.listing import Style
     from cow_debug_tree.printers.nodes import TEXT
-    from cow_debug_tree.printers.sheet import Style
-    from cow_debug_tree.turns import Work, take_turns
 
     style = Style(
         csum_size(fs.csum_type),
@@ -56,7 +56,7 @@ def dump(
 
     trees = Dump(fs, wishes, style, form)
     work = Work(trees.read, trees.render, write)
-    return take_turns(trees.tasks(), work, worth_sharing=worth_sharing, before_fork=fs.volume.rest)
+    return run_ordered(trees.tasks(), work, worth_sharing=worth_sharing, before_fork=fs.volume.rest)
 
 
 def superblocks(paths: list[str], copy: int, every: bool, *, as_json: bool) -> int:

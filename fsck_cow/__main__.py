@@ -16,7 +16,7 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Modules and columns are no garbage: looking for cycles among them is a tenth of a short run.
     gc.set_threshold(100_000, 20, 20)
-    from cowcli.leave import leave
+    from cowcli.exit import exit_now
 
     try:
         from cowcli.start import with_optional_values
@@ -24,9 +24,9 @@ def main() -> None:
 
         app(with_optional_values(sys.argv[1:]), prog_name="fsck.cow")
     except SystemExit as end:
-        leave(_USAGE if end.code == _PARSER_USAGE else end.code)
+        exit_now(_USAGE if end.code == _PARSER_USAGE else end.code)
     except KeyboardInterrupt:
-        leave(_INTERRUPTED)
+        exit_now(_INTERRUPTED)
 
 
 if __name__ == "__main__":

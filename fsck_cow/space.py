@@ -11,7 +11,7 @@ from cowlib.btree import Items
 from cowlib.btree.nodes import I64, U64, Mask
 from cowlib.format import BlockGroupItem, Chunk, CompatRoFeature, DevExtent, DevItem, ObjectId, columns
 from fsck_cow.batch import Heads, LeafBatch
-from fsck_cow.checks.telling import of_items
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.context import Context, Rows
 from fsck_cow.problems import Problem
 
@@ -45,14 +45,14 @@ def wrong_sizes(batch: LeafBatch, items: Items, expected: int | I64, code: str) 
     """Says of each item whose payload is not ``expected`` bytes (one number, or one for each item)."""
     wrong = items.in_bounds & (items.size != expected)
     message = "item is not as long as its kind"
-    return of_items(code, message, items, wrong, tree=batch.tree, found=items.size, expected=expected)
+    return report_items(code, message, items, wrong, tree=batch.tree, found=items.size, expected=expected)
 
 
 def strangers(batch: LeafBatch, known: tuple[int, ...], code: str) -> Iterator[Problem]:
     """Says of items of types that this tree does not hold."""
     items = batch.items
     wrong = ~np.isin(items.type, np.array(known, np.uint8))
-    return of_items(code, "items of this type do not belong into this tree", items, wrong, tree=batch.tree)
+    return report_items(code, "items of this type do not belong into this tree", items, wrong, tree=batch.tree)
 
 
 def keyed(dtype: npt.DTypeLike, heads: Heads, first: str, second: str) -> Rows:

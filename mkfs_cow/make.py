@@ -17,19 +17,19 @@ from cowlib.format import MAX_COMPRESSED, BlockGroupFlag, Compression, IncompatF
 from cowlib.volume import ChunkMap, Volume
 from mkfs_cow.chunks import ChunkAllocator, DeviceSpace, describe_kind
 from mkfs_cow.data.plan import DataOptions
-from mkfs_cow.data.write import Estimate, Written, estimate, measure, write_data
-from mkfs_cow.demand import Demand, metadata_estimate, with_comfort, with_headroom
-from mkfs_cow.forest import Forest, ForestStyle
+from mkfs_cow.data.write import DataEstimate, Written, estimate_data, measure_data, write_data
+from mkfs_cow.fit import check_fits, choose_profiles, needed_bytes, reserve, too_small
 from mkfs_cow.identity import Identity
-from mkfs_cow.intake import read_source
-from mkfs_cow.layout import check_fits, choose_profiles, needed_bytes, reserve, too_small
-from mkfs_cow.options import Options, csum_name
+from mkfs_cow.options import Options, ResolvedOptions, csum_name
+from mkfs_cow.read_source import read_source
 from mkfs_cow.source.tables import Tree
 from mkfs_cow.space import SpaceAllocator
+from mkfs_cow.space_estimate import SpaceEstimate, metadata_estimate, with_comfort, with_headroom
 from mkfs_cow.summary import Summary
 from mkfs_cow.superblock import SuperblockFacts, write_superblocks
 from mkfs_cow.targets import Target, erase, inspect_target, open_targets, truncate
 from mkfs_cow.tree_contents import TreeContents
+from mkfs_cow.tree_layout import TreeLayout, TreeStyle
 from mkfs_cow.trees.system import chunk_payload
 
 #: (what is being done, how much of it is done, how much there is in all; 0: not known)
@@ -47,7 +47,7 @@ _PAGE_SIZE = 4096
 class _Maker:
     """One run: the options, what was found out about them, and the steps in order."""
 
-    def __init__(self, options: Options, progress: Progress, warn: Callable[[str], None]) -> None:
+    def __init__(self, options: ResolvedOptions, progress: Progress, warn: Callable[[str], None]) -> None:
         self.options = options
         self.progress = progress
         self.warnings: list[str] = []
@@ -55,7 +55,7 @@ class _Maker:
         self.profiles = choose_profiles(options)
         now = int(time.time()) if options.source_date_epoch is None else options.source_date_epoch
         self.identity = Identity(options.fsid or uuid.uuid4(), now)
-        self.nodesize = options.nodesize or 0
+        self.nodesize = options.nodesize
         self.csum_size = csum_size(options.csum_type)
 
     def warn(self, text: str) -> None:
@@ -68,32 +68,32 @@ class _Maker:
         targets = self._inspect(None)
         trees = read_source(self.options, self.identity.now, self.progress, self.warn)
         data_options = self._data_options()
-        expected = estimate(trees, data_options)
-        demand = self._demand(trees, expected, data_options)
+        expected = estimate_data(trees, data_options)
+        estimate = self._estimate(trees, expected, data_options)
         if self.options.filled:
-            targets = self._inspect(self._image_size(self._comfortable(demand)))
+            targets = self._inspect(self._image_size(self._comfortable(estimate)))
         chunks = ChunkAllocator(self._devices(targets))
-        fits = check_fits(chunks, self.profiles, demand)
+        fits = check_fits(chunks, self.profiles, estimate)
         if self.options.compression and (self.options.shrink or not fits):
             # Only compressing everything tells how much it really takes; nothing is written yet.
-            measured = measure(trees, data_options, progress=self._step("measuring", expected.data))
-            demand = self._demand(trees, measured, data_options)
-            fits = check_fits(chunks, self.profiles, demand)
+            measured = measure_data(trees, data_options, progress=self._step("measuring", expected.data))
+            estimate = self._estimate(trees, measured, data_options)
+            fits = check_fits(chunks, self.profiles, estimate)
         if not fits:
-            raise too_small(chunks, self.profiles, demand)
-        if not self.options.shrink and check_fits(chunks, self.profiles, self._comfortable(demand)):
-            demand = self._comfortable(demand)
-        return self._write(targets, trees, data_options, chunks, demand, expected.data)
+            raise too_small(chunks, self.profiles, estimate)
+        if not self.options.shrink and check_fits(chunks, self.profiles, self._comfortable(estimate)):
+            estimate = self._comfortable(estimate)
+        return self._write(targets, trees, data_options, chunks, estimate, expected.data)
 
-    def _demand(self, trees: list[Tree], data: Estimate, data_options: DataOptions) -> Demand:
+    def _estimate(self, trees: list[Tree], data: DataEstimate, data_options: DataOptions) -> SpaceEstimate:
         """The least room that everything needs."""
         metadata = with_headroom(metadata_estimate(trees, data, self.options, self.csum_size))
         loss = MAX_COMPRESSED - data_options.sectorsize if data_options.compresses else 0
-        return Demand(data.data, metadata, loss, tight=self.options.shrink)
+        return SpaceEstimate(data.data, metadata, loss, tight=self.options.shrink)
 
-    def _comfortable(self, demand: Demand) -> Demand:
+    def _comfortable(self, estimate: SpaceEstimate) -> SpaceEstimate:
         """The same with as much room for metadata as the kernel likes to see."""
-        return replace(demand, metadata=with_comfort(demand.metadata, self.nodesize))
+        return replace(estimate, metadata=with_comfort(estimate.metadata, self.nodesize))
 
     def _inspect(self, wanted: int | None) -> list[Target]:
         options = self.options
@@ -104,10 +104,10 @@ class _Maker:
             for path in options.devices
         ]
 
-    def _image_size(self, demand: Demand) -> int:
+    def _image_size(self, estimate: SpaceEstimate) -> int:
         """How large each image file has to be at least for what goes in, and a little to spare."""
         count = len(self.options.devices)
-        needed = needed_bytes(self.profiles, count, demand) // count
+        needed = needed_bytes(self.profiles, count, estimate) // count
         return max(_MIN_IMAGE, needed + needed // _IMAGE_SLACK)
 
     def _devices(self, targets: list[Target]) -> list[DeviceSpace]:
@@ -138,11 +138,11 @@ class _Maker:
         trees: list[Tree],
         data_options: DataOptions,
         chunks: ChunkAllocator,
-        demand: Demand,
+        estimate: SpaceEstimate,
         to_read: int,
     ) -> Summary:
         space = SpaceAllocator(chunks, self.profiles)
-        reserve(space, demand)
+        reserve(space, estimate)
         with ExitStack() as stack:
             opened = open_targets(targets, stack)
             for device in opened:
@@ -160,15 +160,15 @@ class _Maker:
             if not space.kind_for(BlockGroupFlag.DATA) & BlockGroupFlag.METADATA:
                 space.drop_unused(BlockGroupFlag.DATA)
             self.progress("building trees", 0, 0)
-            forest = self._forest(space, written)
-            forest.place()
+            layout = self._layout(space, written)
+            layout.place()
             if self.options.shrink:
                 for device_space in chunks.devices:
                     device_space.total_bytes = device_space.end
             self.progress("writing trees", 0, 0)
-            forest.write(volume)
+            layout.write(volume)
             volume.flush()
-            facts = self._facts(forest, space, written)
+            facts = self._facts(layout, space, written)
             write_superblocks(volume, facts, chunks.devices)
             volume.flush()
         if self.options.shrink:
@@ -184,21 +184,21 @@ class _Maker:
         buffer = np.frombuffer(b"".join(payloads), np.uint8)
         return ChunkMap.from_items(logical, buffer, np.cumsum(size) - size, size)
 
-    def _forest(self, space: SpaceAllocator, written: Written) -> Forest:
+    def _layout(self, space: SpaceAllocator, written: Written) -> TreeLayout:
         """All trees of the filesystem, shaped but not placed."""
         options = self.options
-        style = ForestStyle(
+        style = TreeStyle(
             nodes=self.identity.node_style(self.nodesize, options.csum_type),
             skinny="skinny-metadata" in options.features,
             free_space_tree="free-space-tree" in options.features,
             block_group_tree="block-group-tree" in options.features,
         )
-        forest = Forest(space, style)
-        contents = TreeContents(forest, self.identity, options, written)
+        layout = TreeLayout(space, style)
+        contents = TreeContents(layout, self.identity, options, written)
         contents.add_all()
-        return forest
+        return layout
 
-    def _facts(self, forest: Forest, space: SpaceAllocator, written: Written) -> SuperblockFacts:
+    def _facts(self, layout: TreeLayout, space: SpaceAllocator, written: Written) -> SuperblockFacts:
         options = self.options
         return SuperblockFacts(
             identity=self.identity,
@@ -208,7 +208,7 @@ class _Maker:
             csum_type=options.csum_type,
             incompat=self._incompat(space, written),
             compat_ro=options.features.compat_ro,
-            trees={owner: tree.location for owner, tree in forest.trees.items()},
+            trees={owner: tree.location for owner, tree in layout.trees.items()},
             system_chunks=[group.chunk for group in space.groups[BlockGroupFlag.SYSTEM]],
             bytes_used=space.bytes_used,
         )
@@ -283,5 +283,4 @@ def make_filesystem(options: Options, *, progress: Progress, warn: Callable[[str
     ``progress`` is told how far each step is; ``warn`` gets a line for each thing that could not be taken in whole.
     Raises CowError: with the devices untouched for everything that can be known before writing.
     """
-    options.validate()
-    return _Maker(options, progress, warn).run()
+    return _Maker(options.resolve(), progress, warn).run()

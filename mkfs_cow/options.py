@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from cowlib.errors import UsageError
@@ -29,6 +29,9 @@ def csum_name(csum_type: CsumType) -> str:
 
 #: No file is longer, in bytes, and no time later, in seconds.
 _LARGEST = 2**63 - 1
+
+#: Bytes of a tree block, unless sectors are longer.
+_NODESIZE = 16384
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 
@@ -66,9 +69,9 @@ class InodeFlagsSpec:
     nodatasum: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Options:
-    """Everything that shapes a new filesystem. Sizes are bytes; None means: choose what suits the devices."""
+    """Everything that shapes a new filesystem, as asked for. Sizes are bytes; None means: choose what suits."""
 
     devices: list[Path]
     data_profile: str | None = None
@@ -98,17 +101,14 @@ class Options:
         """Whether anything goes in at all."""
         return self.rootdir is not None or self.from_tar is not None
 
-    def validate(self) -> None:
+    def resolve(self) -> ResolvedOptions:
         """Settles what one option decides for another; raises UsageError for what cannot be meant."""
-        if "mixed-bg" in self.features:
-            self.mixed = True
-        if self.mixed:
-            self.features = self.features.with_("mixed-bg")
-            self._validate_mixed()
+        mixed = self.mixed or "mixed-bg" in self.features
         _power_of_two("sector size", self.sectorsize, 4096, 65536)
-        if self.nodesize is None:
-            self.nodesize = max(16384, self.sectorsize)
-        _power_of_two("node size", self.nodesize, self.sectorsize, 65536)
+        nodesize = self.nodesize or (self.sectorsize if mixed else max(_NODESIZE, self.sectorsize))
+        _power_of_two("node size", nodesize, self.sectorsize, 65536)
+        if mixed:
+            _validate_mixed(self.data_profile, self.metadata_profile, nodesize, self.sectorsize)
         if self.byte_count is not None and self.byte_count < self.sectorsize:
             raise UsageError(f"-b {self.byte_count} leaves nothing to use")
         if self.byte_count is not None and self.byte_count > _LARGEST:
@@ -120,13 +120,9 @@ class Options:
         if len(self.devices) != len({device.resolve() for device in self.devices}):
             raise UsageError("the same device is given twice")
         self._validate_source()
-
-    def _validate_mixed(self) -> None:
-        if self.data_profile and self.metadata_profile and self.data_profile != self.metadata_profile:
-            raise UsageError("with mixed block groups the data and metadata profiles must be the same")
-        self.nodesize = self.nodesize or self.sectorsize
-        if self.nodesize != self.sectorsize:
-            raise UsageError("with mixed block groups the node size must be the sector size")
+        asked = {field.name: getattr(self, field.name) for field in fields(self)}
+        features = self.features.with_("mixed-bg") if mixed else self.features
+        return ResolvedOptions(**asked | {"mixed": mixed, "features": features, "nodesize": nodesize})
 
     def _validate_source(self) -> None:
         if self.rootdir is not None and self.from_tar is not None:
@@ -148,6 +144,20 @@ class Options:
         paths = [spec.path for spec in self.subvolumes]
         if len(paths) != len(set(paths)):
             raise UsageError("the same subvolume is given twice")
+
+
+@dataclass(frozen=True)
+class ResolvedOptions(Options):
+    """Options that fit together, nothing of them left open that does not depend on the devices."""
+
+    nodesize: int = _NODESIZE
+
+
+def _validate_mixed(data: str | None, metadata: str | None, nodesize: int, sectorsize: int) -> None:
+    if data and metadata and data != metadata:
+        raise UsageError("with mixed block groups the data and metadata profiles must be the same")
+    if nodesize != sectorsize:
+        raise UsageError("with mixed block groups the node size must be the sector size")
 
 
 def _power_of_two(what: str, value: int, low: int, high: int) -> None:

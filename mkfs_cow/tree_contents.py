@@ -9,9 +9,9 @@ from cowlib.btree import ItemTable
 from cowlib.format import FileExtentType, ObjectId
 from mkfs_cow.chunks import DeviceSpace, NewChunk
 from mkfs_cow.data.write import Written
-from mkfs_cow.forest import Forest
 from mkfs_cow.identity import GENERATION, Identity
-from mkfs_cow.options import Options
+from mkfs_cow.options import ResolvedOptions
+from mkfs_cow.tree_layout import TreeLayout
 from mkfs_cow.trees.extents import (
     block_group_items,
     checksum_items,
@@ -36,14 +36,14 @@ _NOWHERE = TreeLocation(0, 0, 0)
 
 
 class TreeContents:
-    """Puts every tree of one filesystem into a `Forest`."""
+    """Puts every tree of one filesystem into a `TreeLayout`."""
 
-    def __init__(self, forest: Forest, identity: Identity, options: Options, written: Written) -> None:
-        self.forest = forest
+    def __init__(self, layout: TreeLayout, identity: Identity, options: ResolvedOptions, written: Written) -> None:
+        self.layout = layout
         self.identity = identity
         self.options = options
         self.written = written
-        self.nodesize = options.nodesize or 0
+        self.nodesize = options.nodesize
         self.subvolumes = self._subvolumes()
 
     def _subvolumes(self) -> list[Subvolume]:
@@ -76,30 +76,30 @@ class TreeContents:
         """Every tree: those of files first, so that their nodes stand together at the front."""
         ids = self._tree_ids()
         for number, tree_id in enumerate(ids):
-            self.forest.add(tree_id, self._subvolume_table(number, ids))
+            self.layout.add(tree_id, self._subvolume_table(number, ids))
         self._add_data_extents(np.array(ids, np.uint64))
         sums = self.written.sums
-        self.forest.add(
+        self.layout.add(
             ObjectId.CSUM_TREE,
             checksum_items(sums.logical, sums.csum, self.options.sectorsize, self.nodesize),
         )
-        self.forest.add(ObjectId.UUID_TREE, uuid_tree(self.subvolumes))
-        self.forest.add(ObjectId.DATA_RELOC_TREE, data_reloc_tree(GENERATION, self.identity.now, self.nodesize))
+        self.layout.add(ObjectId.UUID_TREE, uuid_tree(self.subvolumes))
+        self.layout.add(ObjectId.DATA_RELOC_TREE, data_reloc_tree(GENERATION, self.identity.now, self.nodesize))
         if self._quotas:
-            self.forest.add_late(ObjectId.QUOTA_TREE, self._quota_table)
-        space = self.forest.space
-        if self.forest.style.block_group_tree:
-            self.forest.add_late(ObjectId.BLOCK_GROUP_TREE, lambda: block_group_items(space.all_groups()))
-        self.forest.add_late(ObjectId.DEV_TREE, lambda: device_tree(*self._devices, self.identity.chunk_tree.bytes))
-        self.forest.add_late(
+            self.layout.add_late(ObjectId.QUOTA_TREE, self._quota_table)
+        space = self.layout.space
+        if self.layout.style.block_group_tree:
+            self.layout.add_late(ObjectId.BLOCK_GROUP_TREE, lambda: block_group_items(space.all_groups()))
+        self.layout.add_late(ObjectId.DEV_TREE, lambda: device_tree(*self._devices, self.identity.chunk_tree.bytes))
+        self.layout.add_late(
             ObjectId.CHUNK_TREE,
             lambda: chunk_tree(*self._devices, self.identity.fsid.bytes, self.options.sectorsize),
         )
-        self.forest.add_late(ObjectId.ROOT_TREE, self._root_table)
+        self.layout.add_late(ObjectId.ROOT_TREE, self._root_table)
 
     @property
     def _devices(self) -> tuple[list[DeviceSpace], list[NewChunk]]:
-        chunks = self.forest.space.chunks
+        chunks = self.layout.space.chunks
         return chunks.devices, chunks.chunks
 
     @property
@@ -139,7 +139,7 @@ class TreeContents:
     def _add_data_extents(self, ids: npt.NDArray[np.uint64]) -> None:
         extents = self.written.extents
         rows = np.flatnonzero((extents.type != FileExtentType.INLINE) & (extents.disk_bytenr != 0))
-        self.forest.data_extents = data_extent_items(
+        self.layout.data_extents = data_extent_items(
             ids[extents.tree[rows]], extents, rows, GENERATION, owner_refs="squota" in self.options.features
         )
 
@@ -156,11 +156,11 @@ class TreeContents:
 
     def _location(self, owner: int) -> TreeLocation:
         """Where a tree is; while nothing is placed yet any place will do, as sizes don't depend on it."""
-        tree = self.forest.trees.get(owner)
+        tree = self.layout.trees.get(owner)
         return _NOWHERE if tree is None else tree.location
 
     def _root_table(self) -> ItemTable:
-        forest, now = self.forest, self.identity.now
+        layout, now = self.layout, self.identity.now
         subvolumes = {subvolume.tree_id: subvolume for subvolume in self.subvolumes}
         default = int(ObjectId.FS_TREE)
         for number, spec in enumerate(self.options.subvolumes, 1):
@@ -169,7 +169,7 @@ class TreeContents:
         tables = [root_tree_directory(default, GENERATION, now, self.nodesize)]
         tables += [
             root_item(owner, self._location(owner), subvolumes.get(owner), GENERATION, now, self.nodesize)
-            for owner in forest.owners
+            for owner in layout.owners
             if owner not in (ObjectId.ROOT_TREE, ObjectId.CHUNK_TREE)
         ]
         tables += [subvolume_references(subvolume) for subvolume in self.subvolumes if subvolume.parent_id]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cow_debug_tree.printers.sheet import I64, Group, Parts, Sheet, Structs, printer
+from cow_debug_tree.printers.listing import I64, Group, Listing, Parts, Structs, printer
 from cow_debug_tree.text.cells import Cells, pick, table
 from cow_debug_tree.text.template import Fields
 from cowlib.format import (
@@ -29,45 +29,45 @@ _REGULAR = (
 
 
 @printer(KeyType.EXTENT_DATA)
-def file_extent(sheet: Sheet, group: Group) -> None:
+def file_extent(listing: Listing, group: Group) -> None:
     """Where a range of a file is."""
-    (inline, heads), (other, extents) = file_extents(sheet, group)
+    (inline, heads), (other, extents) = file_extents(listing, group)
     if len(inline):
         size = inline.items.size - FileExtentHead.sizeof()
-        sheet.put(inline, _GENERATION + _INLINE, Fields(heads, size=size))
+        listing.put(inline, _GENERATION + _INLINE, Fields(heads, size=size))
     prealloc = extents["type"] == FileExtentType.PREALLOC
     for where, text in ((prealloc, _PREALLOC), (~prealloc, _REGULAR)):
-        sheet.put(other.select(where), _GENERATION + text, Fields(extents[where]))
+        listing.put(other.select(where), _GENERATION + text, Fields(extents[where]))
 
 
-def file_extents(sheet: Sheet, group: Group) -> tuple[tuple[Group, Structs], tuple[Group, Structs]]:
+def file_extents(listing: Listing, group: Group) -> tuple[tuple[Group, Structs], tuple[Group, Structs]]:
     """Inline file extents with their heads, and all others with what they consist of."""
-    group = sheet.whole(group, FileExtentHead.sizeof())
+    group = listing.whole(group, FileExtentHead.sizeof())
     heads = group.items.view(FileExtentHead)
     inline = heads["type"] == FileExtentType.INLINE
-    other = sheet.whole(group.select(~inline), FileExtentItem.sizeof())
+    other = listing.whole(group.select(~inline), FileExtentItem.sizeof())
     return (group.select(inline), heads[inline]), (other, other.items.view(FileExtentItem))
 
 
 @printer(KeyType.EXTENT_CSUM)
-def extent_csum(sheet: Sheet, group: Group) -> None:
+def extent_csum(listing: Listing, group: Group) -> None:
     """Checksums of consecutive sectors of data."""
-    style = sheet.style
+    style = listing.style
     count = group.items.size // style.csum_size
     length = (count * style.sectorsize).astype(np.uint32)
     start = group.items.offset
     fields = Fields(start=start, end=start + length, length=length)
-    sheet.put(group, "\t\trange start {start} end {end} length {length}\n", fields)
+    listing.put(group, "\t\trange start {start} end {end} length {length}\n", fields)
     if not style.csum_items:
         return
     sums = Parts.of(group, np.dtype((np.void, style.csum_size)))
     sums.put(
-        sheet,
+        listing,
         "{before:cells}[{offset}] 0x{value:hexbytes}",
         before=_separators(sums.nth, max(1, CSUM_SIZE // style.csum_size // 2)),
         offset=np.repeat(start, count) + (sums.nth * style.sectorsize).astype(np.uint64),
     )
-    sheet.put(group, "\n", first=False)
+    listing.put(group, "\n", first=False)
 
 
 def _separators(nth: I64, per_line: int) -> Cells:

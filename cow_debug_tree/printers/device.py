@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cow_debug_tree.printers.sheet import I64, Group, Parts, Sheet, Structs, declare, printer
+from cow_debug_tree.printers.listing import I64, Group, Listing, Parts, Structs, declare, printer
 from cow_debug_tree.printers.words import CSUM_NAMES
 from cow_debug_tree.text.template import Fields
 from cowlib.format import (
@@ -59,32 +59,32 @@ STRIPE_FIELDS = "\t\t\tstripe {nth} devid {devid} offset {offset}\n\t\t\tdev_uui
 
 
 @printer(KeyType.CHUNK_ITEM)
-def chunk_item(sheet: Sheet, group: Group) -> None:
+def chunk_item(listing: Listing, group: Group) -> None:
     """Which bytes of which devices a range of logical addresses is."""
-    group = sheet.whole(group, Chunk.sizeof())
+    group = listing.whole(group, Chunk.sizeof())
     if not len(group):
         return
     chunks = group.items.view(Chunk)
-    sheet.put(group, CHUNK_FIELDS, Fields(chunks))
-    stripes = Parts.of(group, columns(Stripe), skip=Chunk.sizeof(), count=stripe_count(sheet, group, chunks))
-    stripes.put(sheet, STRIPE_FIELDS)
+    listing.put(group, CHUNK_FIELDS, Fields(chunks))
+    stripes = Parts.of(group, columns(Stripe), skip=Chunk.sizeof(), count=stripe_count(listing, group, chunks))
+    stripes.put(listing, STRIPE_FIELDS)
 
 
-def stripe_count(sheet: Sheet, group: Group, chunks: Structs) -> I64:
+def stripe_count(listing: Listing, group: Group, chunks: Structs) -> I64:
     """How many stripes each chunk item has: those it says it has, if there is room for them."""
     wanted: I64 = chunks["num_stripes"].astype(np.int64)
     room = (group.items.size - Chunk.sizeof()) // Stripe.sizeof()
-    sheet.complain(group, wanted > room, lambda i: f"says {wanted[i]} stripes, holds {room[i]}")
+    listing.complain(group, wanted > room, lambda i: f"says {wanted[i]} stripes, holds {room[i]}")
     fitting: I64 = np.minimum(wanted, room)
     return fitting
 
 
 @printer(KeyType.RAID_STRIPE)
-def raid_stripe(sheet: Sheet, group: Group) -> None:
+def raid_stripe(listing: Listing, group: Group) -> None:
     """Where the parts of one data extent are."""
-    sheet.heads(group)
+    listing.heads(group)
     strides = Parts.of(group, columns(RaidStride))
-    strides.put(sheet, "\t\t\tstripe {nth} devid {devid} physical {physical}\n")
+    strides.put(listing, "\t\t\tstripe {nth} devid {devid} physical {physical}\n")
 
 
 _STATS = (
@@ -94,35 +94,35 @@ _STATS = (
 
 
 @printer(KeyType.PERSISTENT_ITEM)
-def persistent_item(sheet: Sheet, group: Group) -> None:
+def persistent_item(listing: Listing, group: Group) -> None:
     """Error counters of a device; no other kind is known."""
     line = "\t\tpersistent item objectid {owner} offset {offset}\n"
     stats = group.items.objectid == ObjectId.DEV_STATS
     other = group.select(~stats)
     fields = Fields(owner=other.items.objectid, offset=other.items.offset)
-    sheet.put(other, line + "\t\tunknown persistent item objectid {owner}\n", fields)
-    group = sheet.whole(group.select(stats), DevStatsItem.sizeof())
+    listing.put(other, line + "\t\tunknown persistent item objectid {owner}\n", fields)
+    group = listing.whole(group.select(stats), DevStatsItem.sizeof())
     if not len(group):
         return
     values = group.items.view(DevStatsItem)["values"]
     names = ("write", "read", "flush", "corruption", "generation")
     counters = {name: values[:, i] for i, name in enumerate(names)}
     line = line.replace("{owner}", "DEV_STATS")
-    sheet.put(group, line + _STATS, Fields(offset=group.items.offset, **counters))
-    _unknown_counters(sheet, group)
+    listing.put(group, line + _STATS, Fields(offset=group.items.offset, **counters))
+    _unknown_counters(listing, group)
 
 
-def _unknown_counters(sheet: Sheet, group: Group) -> None:
+def _unknown_counters(listing: Listing, group: Group) -> None:
     """Counters of a newer kernel than this was written for."""
     size, known = group.items.size, DevStatsItem.sizeof()
     longer = size > known
     if not longer.any():
         return
     group, extra = group.select(longer), (size[longer] - known)
-    sheet.put(group, "\t\tunknown stats item bytes {extra}", Fields(extra=extra), first=False)
+    listing.put(group, "\t\tunknown stats item bytes {extra}", Fields(extra=extra), first=False)
     counters = Parts.of(group, np.dtype("<u8"), skip=known)
     at = known + 8 * counters.nth
-    counters.put(sheet, "\t\tunknown item {number} offset {at} value {value}\n", number=at // 8, at=at)
+    counters.put(listing, "\t\tunknown item {number} offset {at} value {value}\n", number=at // 8, at=at)
 
 
 _BALANCE_ARGS = (
@@ -134,7 +134,7 @@ _BALANCE_ARGS = (
 
 
 @printer(KeyType.TEMPORARY_ITEM)
-def temporary_item(sheet: Sheet, group: Group) -> None:
+def temporary_item(listing: Listing, group: Group) -> None:
     """A paused balance, or a change of checksums that is under way."""
     line = "\t\ttemporary item objectid {owner:objectid} offset {offset}\n"
     balance = group.items.objectid == ObjectId.BALANCE
@@ -146,15 +146,15 @@ def temporary_item(sheet: Sheet, group: Group) -> None:
         (~balance & ~csum, "\t\tunknown temporary item objectid {owner}\n"),
     ):
         some = group.select(where)
-        sheet.put(some, line + text, Fields(owner=some.items.objectid, offset=some.items.offset))
-    group = sheet.whole(group.select(balance), BalanceItem.sizeof())
+        listing.put(some, line + text, Fields(owner=some.items.objectid, offset=some.items.offset))
+    group = listing.whole(group.select(balance), BalanceItem.sizeof())
     if not len(group):
         return
     items = group.items.view(BalanceItem)
     owner = Fields(items, owner=group.items.objectid, offset=group.items.offset)
-    sheet.put(group, line + "\t\tbalance status flags {flags}\n", owner)
+    listing.put(group, line + "\t\tbalance status flags {flags}\n", owner)
     for name, title in (("data", "DATA"), ("meta", "METADATA"), ("sys", "SYSTEM")):
-        sheet.put(group, f"\t\t{title}\n" + _BALANCE_ARGS, _balance_args(items[name]), first=False)
+        listing.put(group, f"\t\t{title}\n" + _BALANCE_ARGS, _balance_args(items[name]), first=False)
 
 
 def _balance_args(args: Structs) -> Fields:

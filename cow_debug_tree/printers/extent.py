@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cow_debug_tree.printers.keys import OLD_CSUM_ITEM
-from cow_debug_tree.printers.sheet import I64, Group, Sheet, Structs, declare, printer, remark
+from cow_debug_tree.printers.listing import I64, Group, Listing, Structs, declare, printer, remark
 from cow_debug_tree.text.template import Fields
 from cowlib.btree import gather
 from cowlib.checksum import extent_data_ref_hash
@@ -41,30 +41,30 @@ _EXTENT = "\t\trefs {refs} gen {generation} flags {flags:extent_flags}\n"
 
 
 @printer(KeyType.EXTENT_ITEM)
-def extent_item(sheet: Sheet, group: Group) -> None:
+def extent_item(listing: Listing, group: Group) -> None:
     """An allocated extent, data or a node, with its inline references."""
-    group = sheet.whole(group, ExtentItem.sizeof())
+    group = listing.whole(group, ExtentItem.sizeof())
     if not len(group):
         return
     heads = group.items.view(ExtentItem)
-    sheet.put(group, _EXTENT, Fields(heads))
-    nodes, blocks, start = tree_blocks(sheet, group, heads)
+    listing.put(group, _EXTENT, Fields(heads))
+    nodes, blocks, start = tree_blocks(listing, group, heads)
     if len(nodes):
-        sheet.put(nodes, "\t\ttree block {key:key} level {level}\n", Fields(blocks), first=False)
-    for ref in inline_refs(sheet, group, start):
-        sheet.put(ref.group, _INLINE[ref.kind], ref.fields, first=False)
+        listing.put(nodes, "\t\ttree block {key:key} level {level}\n", Fields(blocks), first=False)
+    for ref in inline_refs(listing, group, start):
+        listing.put(ref.group, _INLINE[ref.kind], ref.fields, first=False)
 
 
 @printer(KeyType.METADATA_ITEM)
-def metadata_item(sheet: Sheet, group: Group) -> None:
+def metadata_item(listing: Listing, group: Group) -> None:
     """A node, whose level stands in the key."""
-    group = sheet.whole(group, ExtentItem.sizeof())
+    group = listing.whole(group, ExtentItem.sizeof())
     if not len(group):
         return
     fields = Fields(group.items.view(ExtentItem), level=skinny_level(group))
-    sheet.put(group, _EXTENT + "\t\ttree block skinny level {level:d}\n", fields)
-    for ref in inline_refs(sheet, group, group.items.position + ExtentItem.sizeof()):
-        sheet.put(ref.group, _INLINE[ref.kind], ref.fields, first=False)
+    listing.put(group, _EXTENT + "\t\ttree block skinny level {level:d}\n", fields)
+    for ref in inline_refs(listing, group, group.items.position + ExtentItem.sizeof()):
+        listing.put(ref.group, _INLINE[ref.kind], ref.fields, first=False)
 
 
 #: Inline references by type.
@@ -83,7 +83,7 @@ def skinny_level(group: Group) -> npt.NDArray[np.int32]:
     return group.items.offset.astype(np.uint32).view(np.int32)
 
 
-def tree_blocks(sheet: Sheet, group: Group, heads: Structs) -> tuple[Group, Structs, I64]:
+def tree_blocks(listing: Listing, group: Group, heads: Structs) -> tuple[Group, Structs, I64]:
     """What extent items say about the nodes they stand for.
 
     Returns the items of nodes, what they say, and for all items of the group where their references begin.
@@ -92,7 +92,7 @@ def tree_blocks(sheet: Sheet, group: Group, heads: Structs) -> tuple[Group, Stru
     is_node = (heads["flags"] & np.uint64(ExtentFlag.TREE_BLOCK)) != 0
     size = columns(TreeBlockInfo).itemsize
     short = is_node & (start + size > end)
-    sheet.complain(group, short, "is too short to say which node it stands for")
+    listing.complain(group, short, "is too short to say which node it stands for")
     whole = is_node & ~short
     blocks = gather(group.items.buffer, start[whole], columns(TreeBlockInfo))
     return group.select(whole), blocks, start + np.where(is_node, size, 0)
@@ -108,7 +108,7 @@ class InlineRef:
     first: bool
 
 
-def inline_refs(sheet: Sheet, group: Group, start: I64) -> Iterator[InlineRef]:
+def inline_refs(listing: Listing, group: Group, start: I64) -> Iterator[InlineRef]:
     """All first references, by type, then all second ones, and so on; ``start`` (n,) says where the first
     ones begin.
     """
@@ -123,8 +123,8 @@ def inline_refs(sheet: Sheet, group: Group, start: I64) -> Iterator[InlineRef]:
         kind = group.items.buffer[start]
         size = _INLINE_SIZES[kind]
         unknown, cut_short = size == 0, start + size > end
-        sheet.complain(group, unknown, "has an inline reference of an unknown type")
-        sheet.complain(group, cut_short, "its last inline reference is cut short")
+        listing.complain(group, unknown, "has an inline reference of an unknown type")
+        listing.complain(group, cut_short, "its last inline reference is cut short")
         usable = ~unknown & ~cut_short
         for one in np.flatnonzero(np.bincount(kind[usable])).tolist():
             where = np.flatnonzero(usable & (kind == one))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 # Printers register themselves.
 from cow_debug_tree.printers import data, device, extent, inode, other, quota, root, space  # noqa: F401
 from cow_debug_tree.printers.keys import Keys
-from cow_debug_tree.printers.sheet import I64, PRINTERS, Form, Group, Mask, Sheet, Structs, Style
+from cow_debug_tree.printers.listing import I64, PRINTERS, Form, Group, Listing, Mask, Structs, Style
 from cow_debug_tree.text import writers  # noqa: F401
 from cow_debug_tree.text.names import Pieces
 from cow_debug_tree.text.page import Page
@@ -36,7 +36,7 @@ TEXT = Form(
     pointer="\t{key:key} block {blockptr} gen {generation}\n",
     titles=True,
     printers=PRINTERS,
-    unknown=Sheet.heads,
+    unknown=Listing.heads,
 )
 
 
@@ -69,21 +69,21 @@ def page(batch: Batch, style: Style, form: Form = TEXT) -> tuple[bytearray, list
     pointers, items = inner.pointers(), leaves.items()
     children = np.bincount(pointers.node, minlength=len(inner))
     places = _Places(batch, children, np.bincount(items.node, minlength=len(leaves)))
-    sheet = Sheet(Page(places.units), style, form)
+    listing = Listing(Page(places.units), style, form)
     if form.titles:
         titles = [(unit, run.title) for unit, run in zip(places.title, batch.runs, strict=True) if run.title]
         texts = Pieces.of([text for _, text in titles])
-        sheet.page.put_pieces(np.array([unit for unit, _ in titles], np.int64), texts)
-        _headings(sheet, inner, places.inner, _NODE, pointer_capacity(inner.nodesize) - children)
-        _headings(sheet, leaves, places.leaf, _LEAF, free_space(leaves))
+        listing.page.put_pieces(np.array([unit for unit, _ in titles], np.int64), texts)
+        _headings(listing, inner, places.inner, _NODE, pointer_capacity(inner.nodesize) - children)
+        _headings(listing, leaves, places.leaf, _LEAF, free_space(leaves))
     if len(pointers):
-        _pointers(sheet, inner, pointers, places)
+        _pointers(listing, inner, pointers, places)
     if len(items):
         itemoff = items.position - items.node * leaves.nodesize - HEADER_SIZE
         unit = places.leaf[items.node] + 1 + items.slot
         group = Group(items, unit, itemoff, leaves.bytenr[items.node], places.leaf_tree[items.node])
-        _items(sheet, group, leaves.nodesize)
-    return sheet.page.text(), sheet.complaints
+        _items(listing, group, leaves.nodesize)
+    return listing.page.text(), listing.complaints
 
 
 class _Places:
@@ -107,7 +107,7 @@ class _Places:
             self.units += 1 + int(size.sum())
 
 
-def _pointers(sheet: Sheet, inner: Nodes, pointers: Pointers, places: _Places) -> None:
+def _pointers(listing: Listing, inner: Nodes, pointers: Pointers, places: _Places) -> None:
     fields = Fields(
         key=Keys(pointers.objectid, pointers.type, pointers.offset),
         slot=pointers.slot,
@@ -117,7 +117,7 @@ def _pointers(sheet: Sheet, inner: Nodes, pointers: Pointers, places: _Places) -
         level=inner.header["level"][pointers.node],
         tree=places.inner_tree[pointers.node],
     )
-    sheet.page.put(places.inner[pointers.node] + 1 + pointers.slot, sheet.form.pointer, fields)
+    listing.page.put(places.inner[pointers.node] + 1 + pointers.slot, listing.form.pointer, fields)
 
 
 def free_space(leaves: Nodes) -> I64:
@@ -133,10 +133,10 @@ def free_space(leaves: Nodes) -> I64:
     return leaves.nodesize - HEADER_SIZE - used
 
 
-def _headings(sheet: Sheet, nodes: Nodes, units: I64, text: str, free: npt.NDArray[np.int64]) -> None:
+def _headings(listing: Listing, nodes: Nodes, units: I64, text: str, free: npt.NDArray[np.int64]) -> None:
     if not len(nodes):
         return
-    header, size = nodes.header, sheet.style.csum_size
+    header, size = nodes.header, listing.style.csum_size
     flags = np.ascontiguousarray(header["flags"])
     fields = Fields(
         header,
@@ -146,8 +146,8 @@ def _headings(sheet: Sheet, nodes: Nodes, units: I64, text: str, free: npt.NDArr
         revision=flags >> np.uint64(BACKREF_REV_SHIFT),
         sum=_checksums(header, size),
     )
-    csum = " csum 0x{sum:hexbytes}" if sheet.style.csum_headers else ""
-    sheet.page.put(units, text + _HEADER % csum, fields)
+    csum = " csum 0x{sum:hexbytes}" if listing.style.csum_headers else ""
+    listing.page.put(units, text + _HEADER % csum, fields)
 
 
 def _checksums(header: Structs, size: int) -> Structs:
@@ -155,17 +155,17 @@ def _checksums(header: Structs, size: int) -> Structs:
     return np.ascontiguousarray(whole[:, :size]).view(f"V{size}").reshape(-1)
 
 
-def _items(sheet: Sheet, group: Group, nodesize: int) -> None:
+def _items(listing: Listing, group: Group, nodesize: int) -> None:
     outside, overlapping = ~group.items.in_bounds, _overlapping(group, nodesize)
-    sheet.complain(group, outside, "its payload lies outside of the leaf")
-    sheet.complain(group, overlapping, "its payload overlaps others")
+    listing.complain(group, outside, "its payload lies outside of the leaf")
+    listing.complain(group, overlapping, "its payload overlaps others")
     bad = outside | overlapping
     if bad.any():
-        sheet.heads(group.select(bad))
+        listing.heads(group.select(bad))
         group = group.select(~bad)
     for kind in np.flatnonzero(np.bincount(group.items.type)).tolist():
         same = group.select(np.flatnonzero(group.items.type == kind))
-        sheet.form.printers.get(kind, sheet.form.unknown)(sheet, same)
+        listing.form.printers.get(kind, listing.form.unknown)(listing, same)
 
 
 def _overlapping(group: Group, nodesize: int) -> Mask:

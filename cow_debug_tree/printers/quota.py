@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cow_debug_tree.printers.sheet import Group, Sheet, declare, printer
+from cow_debug_tree.printers.listing import Group, Listing, declare, printer
 from cow_debug_tree.text.template import Fields
 from cowlib.format import KeyType, QgroupInfoItem, QgroupLimitItem, QgroupStatusItem, QgroupStatusItemV0
 
@@ -25,11 +25,11 @@ _STATUS = "\t\tversion {version} generation {generation} flags {flags:qgroup_sta
 
 
 @printer(KeyType.QGROUP_STATUS)
-def qgroup_status(sheet: Sheet, group: Group) -> None:
+def qgroup_status(listing: Listing, group: Group) -> None:
     """The state of quotas; simple quotas know since when they count."""
-    simple = sheet.style.simple_quota
+    simple = listing.style.simple_quota
     struct = QgroupStatusItem if simple else QgroupStatusItemV0
-    group = sheet.whole(group, struct.sizeof())
+    group = listing.whole(group, struct.sizeof())
     if len(group):
         text = _STATUS + (" enable_gen {enable_gen}\n" if simple else "\n")
-        sheet.put(group, text, Fields(group.items.view(struct)))
+        listing.put(group, text, Fields(group.items.view(struct)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cow_debug_tree.printers.sheet import Group, Sheet, Structs, printer
+from cow_debug_tree.printers.listing import Group, Listing, Structs, printer
 from cow_debug_tree.text.names import PLAIN_LINE, quote, until_nul
 from cow_debug_tree.text.template import Fields
 from cowlib.btree import gather, ragged_index
@@ -30,15 +30,15 @@ _SINCE_V2 = (
 
 
 @printer(KeyType.ROOT_ITEM)
-def root_item(sheet: Sheet, group: Group) -> None:
+def root_item(listing: Listing, group: Group) -> None:
     """The root of a tree. Old kernels wrote shorter items, or left what they did not know as it was."""
-    group = sheet.whole(group, RootItemV0.sizeof())
+    group = listing.whole(group, RootItemV0.sizeof())
     if not len(group):
         return
     roots = roots_of(group)
     current = roots["generation"] == roots["generation_v2"]
     for where, text in ((current, _ROOT + _SINCE_V2), (~current, _ROOT)):
-        sheet.put(group.select(where), text, Fields(roots[where]))
+        listing.put(group.select(where), text, Fields(roots[where]))
 
 
 def roots_of(group: Group) -> Structs:
@@ -52,28 +52,28 @@ def roots_of(group: Group) -> Structs:
 
 
 @printer(KeyType.ROOT_REF)
-def root_ref(sheet: Sheet, group: Group) -> None:
+def root_ref(listing: Listing, group: Group) -> None:
     """A subvolume in a directory of the tree that the key begins with."""
-    _place(sheet, group, "ref")
+    _place(listing, group, "ref")
 
 
 @printer(KeyType.ROOT_BACKREF)
-def root_backref(sheet: Sheet, group: Group) -> None:
+def root_backref(listing: Listing, group: Group) -> None:
     """Where the subvolume hangs that the key begins with."""
-    _place(sheet, group, "backref")
+    _place(listing, group, "backref")
 
 
-def _place(sheet: Sheet, group: Group, word: str) -> None:
-    group = sheet.whole(group, RootRef.sizeof())
+def _place(listing: Listing, group: Group, word: str) -> None:
+    group = listing.whole(group, RootRef.sizeof())
     if not len(group):
         return
-    hide = sheet.style.hide_names
+    hide = listing.style.hide_names
     refs = group.items.view(RootRef)
     text = f"\t\troot {word} key dirid {{dirid}} sequence {{sequence}} name " + ("HIDDEN\n" if hide else "")
-    sheet.put(group, text, Fields(refs))
+    listing.put(group, text, Fields(refs))
     if not hide:
         length = refs["name_len"].astype(np.int64)
         start = group.items.position + RootRef.sizeof()
         room = group.items.size - RootRef.sizeof()
-        shown = until_nul(group.items.buffer, start, sheet.within(group, length, room))
-        sheet.page.put_pieces(group.unit, quote(group.items.buffer, start, shown, PLAIN_LINE))
+        shown = until_nul(group.items.buffer, start, listing.within(group, length, room))
+        listing.page.put_pieces(group.unit, quote(group.items.buffer, start, shown, PLAIN_LINE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cow_debug_tree.printers.sheet import Group, Sheet, declare, printer, remark
+from cow_debug_tree.printers.listing import Group, Listing, declare, printer, remark
 from cow_debug_tree.text.template import Fields
 from cowlib.format import (
     BlockGroupItem,
@@ -32,10 +32,10 @@ _CACHE = "\t\tlocation {location:key}\n\t\tcache generation {generation} entries
 
 
 @printer(KeyType.UNTYPED)
-def untyped(sheet: Sheet, group: Group) -> None:
+def untyped(listing: Listing, group: Group) -> None:
     """Old free-space caches; anything else without a type is unknown."""
     cache = group.items.objectid == ObjectId.FREE_SPACE
-    sheet.heads(group.select(~cache))
-    group = sheet.whole(group.select(cache), FreeSpaceHeader.sizeof())
+    listing.heads(group.select(~cache))
+    group = listing.whole(group.select(cache), FreeSpaceHeader.sizeof())
     if len(group):
-        sheet.put(group, _CACHE, Fields(group.items.view(FreeSpaceHeader)))
+        listing.put(group, _CACHE, Fields(group.items.view(FreeSpaceHeader)))

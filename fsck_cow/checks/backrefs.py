@@ -35,8 +35,8 @@ from fsck_cow.checks.extents import (
     extent_tree_whole,
     find,
 )
+from fsck_cow.checks.reporting import report_addresses
 from fsck_cow.checks.roots import is_subvolume
-from fsck_cow.checks.telling import of_addresses
 from fsck_cow.context import Context
 from fsck_cow.ledger import mix
 from fsck_cow.problems import Problem, Severity
@@ -215,8 +215,10 @@ def _described(context: Context, which: I64, extents: Rows) -> Iterator[Problem]
         blocks[name][which] for name in ("bytenr", "tree", "level", "expected_generation")
     )
     block, data = extents["flags"] & TREE_BLOCK > 0, extents["flags"] & DATA > 0
-    yield from of_addresses("extent.kind-wrong", "extent of a tree block says that it is data", bytenr, data & ~block)
-    yield from of_addresses(
+    yield from report_addresses(
+        "extent.kind-wrong", "extent of a tree block says that it is data", bytenr, data & ~block
+    )
+    yield from report_addresses(
         "extent.level-mismatch",
         "extent item has another level than the tree block",
         bytenr,
@@ -224,7 +226,7 @@ def _described(context: Context, which: I64, extents: Rows) -> Iterator[Problem]
         found=extents["level"],
         expected=level,
     )
-    yield from of_addresses(
+    yield from report_addresses(
         "extent.generation-mismatch",
         "extent item has another generation than the tree block",
         bytenr,
@@ -235,7 +237,7 @@ def _described(context: Context, which: I64, extents: Rows) -> Iterator[Problem]
     # In a subvolume the flag cannot be judged by itself: a relocation that is under way leaves either. Where it is
     # wrong, the references of the block's children do not agree.
     files = is_subvolume(tree) | (tree == ObjectId.TREE_RELOC) | (tree == ObjectId.DATA_RELOC_TREE)
-    yield from of_addresses(
+    yield from report_addresses(
         "extent.full-backref-wrong",
         "FULL_BACKREF on a block that cannot be shared",
         bytenr,
@@ -247,7 +249,7 @@ def _described(context: Context, which: I64, extents: Rows) -> Iterator[Problem]
     chunk = chunks.locate(bytenr)
     system = tree == np.uint64(ObjectId.CHUNK_TREE)
     wanted = np.where(system, np.uint64(BlockGroupFlag.SYSTEM), np.uint64(BlockGroupFlag.METADATA))
-    yield from of_addresses(
+    yield from report_addresses(
         "extent.system-chunk-wrong",
         "blocks of the chunk tree, and only they, stand in system chunks",
         bytenr,
@@ -274,7 +276,7 @@ def data_refs(context: Context) -> Iterator[Problem]:
     row, known = find(bytenr, refs["bytenr"])
     expected = lengths.copy()
     expected[known] = extents["num_bytes"][row[known]]
-    yield from of_addresses(
+    yield from report_addresses(
         "extent.length-mismatch",
         "file extent takes its extent to be of another length",
         refs["bytenr"],

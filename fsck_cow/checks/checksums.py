@@ -1,7 +1,8 @@
 """Checksum items, and what they cover: every extent of data that must have checksums, and none that must not.
 
 Checksums are gathered as ranges of addresses, joined where they touch, so that they take little room. Batches of
-subvolumes are compared with them. Where a leaf does not hold the inode of its first extents, `seams` knows the inode.
+subvolumes are compared with them. Where a leaf does not hold the inode of its first extents, `leaf_boundaries` knows
+the inode.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cowlib.format import (
 )
 from fsck_cow.batch import LeafBatch, Rows
 from fsck_cow.checks.extents import DATA, EXTENT, EXTENTS
-from fsck_cow.checks.telling import of_items
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.context import Context
 from fsck_cow.intervals import layered, merged, overlaps
 from fsck_cow.problems import Problem
@@ -68,9 +69,9 @@ def check_items(context: Context, batch: LeafBatch) -> Iterator[Problem]:
         return
     sector, width = context.fs.sectorsize, csum_size(context.fs.csum_type)
     strange = items.objectid != np.uint64(ObjectId.EXTENT_CSUM)
-    yield from of_items("checksum.key-wrong", "object of a checksum item", items, strange, tree=tree)
+    yield from report_items("checksum.key-wrong", "object of a checksum item", items, strange, tree=tree)
     unaligned = items.offset & np.uint64(sector - 1) > 0
-    yield from of_items(
+    yield from report_items(
         "checksum.unaligned", "checksums of data that begin inside a sector", items, unaligned, tree=tree
     )
     # The kernel leaves room for another item and one checksum more.
@@ -78,7 +79,7 @@ def check_items(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     wrong = (items.size % width > 0) | (items.size == 0) | (items.size > most)
     message = "length of a checksum item"
     expected = f"a multiple of {width}, at most {most}"
-    yield from of_items("checksum.item-size", message, items, wrong, tree=tree, found=items.size, expected=expected)
+    yield from report_items("checksum.item-size", message, items, wrong, tree=tree, found=items.size, expected=expected)
     context.gather("checksum.ranges", ranges(items.offset[~strange], items.size[~strange] // width * sector))
 
 
@@ -196,11 +197,11 @@ def check_coverage(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     odd = regular & has_some & unsummed
     known = owner >= 0
     message = "extent of data has no checksums, or not for all of it"
-    yield from of_items(
+    yield from report_items(
         "checksum.missing", message, items, missing & known, tree=batch.tree, found=found, expected=wanted
     )
     message = "data of an inode that has no checksums has some"
-    yield from of_items("checksum.odd", message, items, odd & known, tree=batch.tree, found=found, expected=0)
+    yield from report_items("checksum.odd", message, items, odd & known, tree=batch.tree, found=found, expected=0)
     if not known.all():
         _gather_heads(context, batch, regular & lacking & ~known, regular & has_some & ~known)
     written = np.flatnonzero((rows["type"] == FileExtentType.PREALLOC) & has_some)

@@ -23,7 +23,7 @@ from cowlib.format import (
     columns,
 )
 from fsck_cow.batch import LeafBatch
-from fsck_cow.checks.telling import of_items
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.context import Context, Rows
 from fsck_cow.problems import Problem, Severity
 from fsck_cow.registry import Kind, final_check, leaf_check
@@ -65,7 +65,7 @@ def statistics(ctx: Context, batch: LeafBatch) -> Iterator[Problem]:
     items = batch.items.of_type(KeyType.PERSISTENT_ITEM)
     wrong = (items.objectid != ObjectId.DEV_STATS) | (items.size % 8 != 0) | (items.size == 0)
     message = f"device statistics do not have object id {int(ObjectId.DEV_STATS)} and some numbers of 8 bytes"
-    yield from of_items(
+    yield from report_items(
         "device.stats-broken", message, items, wrong & items.in_bounds, tree=batch.tree, found=items.size
     )
     items = batch.items.of_type(KeyType.DEV_REPLACE)
@@ -75,7 +75,7 @@ def statistics(ctx: Context, batch: LeafBatch) -> Iterator[Problem]:
     wrong = (items.objectid != ObjectId.DEV_REPLACE) | (items.offset != 0)
     wrong |= (state > max(DevReplaceState)) | (heads.rows["cont_reading_from_srcdev_mode"] > 1)
     message = "device replacement has a key, mode or state that there is not"
-    yield from of_items("device.replace-broken", message, items, wrong, tree=batch.tree, found=state)
+    yield from report_items("device.replace-broken", message, items, wrong, tree=batch.tree, found=state)
 
 
 @final_check(

@@ -31,8 +31,8 @@ from cowlib.format import (
 )
 from fsck_cow.batch import LeafBatch, Rows
 from fsck_cow.checks.extent_refs import BLOCK_INFO, DATA_REFS, HEAD, REF, TREE_REFS, InlineRefs, inline_refs, keyed_refs
+from fsck_cow.checks.reporting import report_addresses, report_items
 from fsck_cow.checks.roots import is_subvolume
-from fsck_cow.checks.telling import of_addresses, of_items
 from fsck_cow.context import Context
 from fsck_cow.ledger import mix, times
 from fsck_cow.problems import Problem, Severity
@@ -112,7 +112,9 @@ def extent_items(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     """Extent items of a batch of leaves, and the references inside and beside them."""
     items = batch.items.of_type(KeyType.EXTENT_ITEM, KeyType.METADATA_ITEM)
     rows, heads, long = _rows(context, items)
-    yield from of_items("extent.item-size", "item is too short", items, ~long, found=items.size, expected=f">= {HEAD}")
+    yield from report_items(
+        "extent.item-size", "item is too short", items, ~long, found=items.size, expected=f">= {HEAD}"
+    )
     whole = items if long.all() else items.select(long)
     yield from _heads(context, whole, heads, rows[long])
     is_block = (heads["flags"] & np.uint64(ExtentFlag.TREE_BLOCK)) > 0
@@ -159,18 +161,18 @@ def _heads(context: Context, items: Items, heads: Rows, rows: Rows) -> Iterator[
     data = (heads["flags"] & np.uint64(ExtentFlag.DATA)) > 0
     full = (heads["flags"] & np.uint64(ExtentFlag.FULL_BACKREF)) > 0
     if not int(context.fs.superblock.incompat_flags) & IncompatFeature.SKINNY_METADATA:
-        yield from of_items(
+        yield from report_items(
             "extent.skinny-without-feature", "METADATA_ITEM on a filesystem without skinny metadata", items, skinny
         )
     wrong = items.objectid % sector != 0
-    yield from of_items("extent.unaligned", "address is not a multiple of the sector size", items, wrong)
+    yield from report_items("extent.unaligned", "address is not a multiple of the sector size", items, wrong)
     wrong = ~skinny & np.where(block, items.offset != np.uint64(nodesize), items.offset % sector != 0)
     wrong |= ~skinny & (items.offset == 0)
-    yield from of_items(
+    yield from report_items(
         "extent.length-wrong", "length is none that such an extent has", items, wrong, found=items.offset
     )
     wrong = (block == data) | (full & data) | (skinny & data) | (heads["flags"] & ~_KNOWN_FLAGS > 0)
-    yield from of_items(
+    yield from report_items(
         "extent.flags-wrong",
         "flags must be DATA, or TREE_BLOCK and nothing but FULL_BACKREF beside it",
         items,
@@ -179,7 +181,7 @@ def _heads(context: Context, items: Items, heads: Rows, rows: Rows) -> Iterator[
     )
     # btrfs-convert writes no generation for the data it finds.
     wrong = (block & (heads["generation"] == 0)) | (heads["generation"] > np.uint64(newest))
-    yield from of_items(
+    yield from report_items(
         "extent.generation-wrong",
         "generation is not one that has been",
         items,
@@ -189,17 +191,17 @@ def _heads(context: Context, items: Items, heads: Rows, rows: Rows) -> Iterator[
     )
     level = np.where(skinny, items.offset, rows["level"].astype(np.uint64))
     wrong = (skinny | block) & (level >= MAX_LEVEL)
-    yield from of_items(
+    yield from report_items(
         "extent.level-wrong", "level is too high", items, wrong, found=level, expected=f"0 to {MAX_LEVEL - 1}"
     )
-    yield from of_items("extent.refs-zero", "nothing refers to it", items, heads["refs"] == 0, found=0)
+    yield from report_items("extent.refs-zero", "nothing refers to it", items, heads["refs"] == 0, found=0)
 
 
 def _inline(context: Context, items: Items, is_block: Mask, inline: InlineRefs) -> Iterator[Problem]:
     """Inline references: of a known type that suits the extent, in order, none twice."""
     broken = np.zeros(len(items), bool)
     broken[inline.broken] = True
-    yield from of_items(
+    yield from report_items(
         "extent.inline-broken", "holds an inline reference of unknown type, or part of one", items, broken
     )
     refs, item = inline.refs, inline.item
@@ -207,14 +209,14 @@ def _inline(context: Context, items: Items, is_block: Mask, inline: InlineRefs) 
     tree_ref = (kind == KeyType.TREE_BLOCK_REF) | (kind == KeyType.SHARED_BLOCK_REF)
     wrong = tree_ref != is_block[item]
     message = "inline reference is of a type for another kind of extent"
-    yield from of_items("extent.inline-type", message, items, wrong, row=item, found=kind)
+    yield from report_items("extent.inline-type", message, items, wrong, row=item, found=kind)
     same_item = item[1:] == item[:-1]
     if same_item.any():
         yield from _order(items, inline, same_item)
     if not int(context.fs.superblock.incompat_flags) & IncompatFeature.SIMPLE_QUOTA:
         wrong = kind == KeyType.EXTENT_OWNER_REF
         message = "EXTENT_OWNER_REF on a filesystem without simple quotas"
-        yield from of_items("extent.owner-ref-without-feature", message, items, wrong, row=item)
+        yield from report_items("extent.owner-ref-without-feature", message, items, wrong, row=item)
     yield from _ref_fields(context, items, item, refs)
 
 
@@ -226,20 +228,20 @@ def _order(items: Items, inline: InlineRefs, same_item: Mask) -> Iterator[Proble
     same_kind = kind[1:] == kind[:-1]
     later[1:] = same_item & ((kind[1:] < kind[:-1]) | (same_kind & (sequence[1:] > sequence[:-1])))
     message = "inline references are out of order"
-    yield from of_items("extent.inline-order", message, items, later, row=item, found=kind)
+    yield from report_items("extent.inline-order", message, items, later, row=item, found=kind)
     twice = np.zeros(len(refs), bool)
     twice[1:] = same_item & same_kind
     for name in ("root", "objectid", "offset"):
         twice[1:] &= refs[name][1:] == refs[name][:-1]
     message = "two inline references are the same"
-    yield from of_items("extent.inline-duplicate", message, items, twice, row=item, found=kind)
+    yield from report_items("extent.inline-duplicate", message, items, twice, row=item, found=kind)
 
 
 def _ref_fields(context: Context, items: Items, item: I64, refs: Rows) -> Iterator[Problem]:
     """Fields of references, inline or keyed; ``item`` says in which of the items each stands."""
 
     def tell(code: str, message: str, wrong: Mask, found: Any) -> Iterator[Problem]:
-        return of_items(code, message, items, wrong, row=item, found=found)
+        return report_items(code, message, items, wrong, row=item, found=found)
 
     sector = np.uint64(context.fs.sectorsize)
     kind = refs["type"]
@@ -267,7 +269,7 @@ def _keyed(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     size[KeyType.SHARED_DATA_REF] = columns(SharedDataRef).itemsize
     size = size[items.type]
     wrong = items.in_bounds & (items.size != size)
-    yield from of_items(
+    yield from report_items(
         "extent.keyed-size", "reference is of the wrong size", items, wrong, found=items.size, expected=size
     )
     whole = items.select(items.in_bounds & (items.size >= size))
@@ -279,7 +281,7 @@ def _keyed(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     moved = np.zeros(len(whole), bool)
     moved[1:] = (whole.objectid[1:] == whole.objectid[:-1]) & (whole.type[1:] == whole.type[:-1])
     moved[1:] &= whole.offset[1:] == whole.offset[:-1] + np.uint64(1)
-    yield from of_items(
+    yield from report_items(
         "extent.keyed-hash",
         "key is not the hash of the reference",
         whole,
@@ -324,7 +326,9 @@ def extents_together(context: Context) -> Iterator[Problem]:
     bytenr, num_bytes = extents["bytenr"].copy(), extents["num_bytes"].copy()
     wrong = np.zeros(len(extents), bool)
     wrong[1:] = bytenr[1:] - bytenr[:-1] < num_bytes[:-1]
-    yield from of_addresses("extent.overlap", "extent begins inside the one before it", bytenr, wrong, found=num_bytes)
+    yield from report_addresses(
+        "extent.overlap", "extent begins inside the one before it", bytenr, wrong, found=num_bytes
+    )
     yield from _places(context, extents, bytenr, num_bytes)
     if extent_tree_whole(context):
         yield from _refs_total(context, extents, bytenr)
@@ -347,7 +351,7 @@ def _places(context: Context, extents: Rows, bytenr: U64, num_bytes: U64) -> Ite
     chunk = chunks.locate(bytenr)
     mapped = chunk >= 0
     mapped[mapped] = num_bytes[mapped] <= chunks.end[chunk[mapped]] - bytenr[mapped]
-    yield from of_addresses(
+    yield from report_addresses(
         "extent.outside-chunk", "extent does not lie inside one chunk", bytenr, ~mapped, found=num_bytes
     )
     kind = np.where(mapped, chunks.type[chunk], np.uint64(0))
@@ -355,7 +359,7 @@ def _places(context: Context, extents: Rows, bytenr: U64, num_bytes: U64) -> Ite
     wrong = (extents["flags"] & DATA > 0) & (kind & np.uint64(BlockGroupFlag.DATA) == 0)
     block = extents["flags"] & TREE_BLOCK > 0
     wrong |= block & (kind & metadata == 0)
-    yield from of_addresses(
+    yield from report_addresses(
         "extent.chunk-type-wrong",
         "extent lies in a chunk for another kind of extents",
         bytenr,
@@ -364,9 +368,11 @@ def _places(context: Context, extents: Rows, bytenr: U64, num_bytes: U64) -> Ite
     )
     nodesize = np.uint64(context.fs.nodesize)
     crossing = block & (bytenr % np.uint64(STRIPE_LEN) + nodesize > np.uint64(STRIPE_LEN))
-    yield from of_addresses("extent.block-crosses-stripe", "tree block lies across a 64 KiB boundary", bytenr, crossing)
+    yield from report_addresses(
+        "extent.block-crosses-stripe", "tree block lies across a 64 KiB boundary", bytenr, crossing
+    )
     unaligned = block & (bytenr % nodesize != 0) & ~crossing
-    yield from of_addresses(
+    yield from report_addresses(
         "extent.block-unaligned",
         "address of a tree block is not a multiple of the node size: kernels with larger pages will not read it",
         bytenr,
@@ -382,12 +388,12 @@ def _refs_total(context: Context, extents: Rows, bytenr: U64) -> Iterator[Proble
     if len(keyed):
         row, known = find(bytenr, keyed["bytenr"])
         np.add.at(counted, row[known], keyed["count"][known])
-        yield from of_addresses(
+        yield from report_addresses(
             "extent.keyed-without-extent", "reference to an extent that has no item", keyed["bytenr"], ~known
         )
     # What has no flags could not be read.
     wrong = (np.minimum(counted, _MOST) != extents["refs"]) & (extents["flags"] > 0)
-    yield from of_addresses(
+    yield from report_addresses(
         "extent.refs-wrong",
         "number of references is not that of the references recorded",
         bytenr,

@@ -1,6 +1,6 @@
 """File extents: each by itself, each with the one before it in the same leaf, and their sum against the inode's.
 
-What reaches from one leaf into the next is for `seams`. The rules are those of the kernel's tree checker and of
+What reaches from one leaf into the next is for `boundaries`. The rules are those of the kernel's tree checker and of
 ``btrfs check``, in bytes throughout.
 """
 
@@ -26,7 +26,7 @@ from cowlib.format import (
 )
 from fsck_cow.batch import Heads, LeafBatch
 from fsck_cow.checks.inodes import file_types, is_inode
-from fsck_cow.checks.telling import of_items
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.context import Context
 from fsck_cow.ledger import Posting, ledger, minus, mix, times
 from fsck_cow.problems import Problem, Severity
@@ -69,7 +69,7 @@ def check_heads(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     items, rows = batch.file_extents.items, batch.file_extents.rows
     if len(items) != np.count_nonzero(batch.items.type == KeyType.EXTENT_DATA):
         short = batch.items.of_type(KeyType.EXTENT_DATA)
-        yield from of_items(
+        yield from report_items(
             "file-extent.item-size", "file extent is too short", short, short.size < _HEAD, tree=tree, found=short.size
         )
     if not len(items):
@@ -90,7 +90,7 @@ def check_heads(context: Context, batch: LeafBatch) -> Iterator[Problem]:
         ("unaligned", "file extent begins inside a sector", items.offset % context.fs.sectorsize > 0, items.offset),
         ("generation-wrong", "file extent is from the future", rows["generation"] > newest, rows["generation"]),
     ):
-        yield from of_items(f"file-extent.{code}", message, items, wrong, tree=tree, found=found)
+        yield from report_items(f"file-extent.{code}", message, items, wrong, tree=tree, found=found)
 
 
 @leaf_check(
@@ -105,15 +105,17 @@ def check_inline(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     items, rows = heads.items.select(inline), heads.rows[inline]
     size, ram = items.size - _HEAD, rows["ram_bytes"]
     message = "inline extent does not stand at the beginning of its file"
-    yield from of_items("file-extent.inline-place", message, items, items.offset != 0, tree=tree, found=items.offset)
+    yield from report_items(
+        "file-extent.inline-place", message, items, items.offset != 0, tree=tree, found=items.offset
+    )
     packed = rows["compression"] != Compression.NONE
     most = sectorsize - 1
     message = "inline extent is not as long as it says"
     wrong = ~packed & (ram != size.astype(np.uint64))
-    yield from of_items("file-extent.inline-size", message, items, wrong, tree=tree, found=ram, expected=size)
+    yield from report_items("file-extent.inline-size", message, items, wrong, tree=tree, found=ram, expected=size)
     wrong = (ram == 0) | (ram > np.where(packed, sectorsize, most).astype(np.uint64)) | (size > most)
     message = "inline extent is empty, or longer than allowed"
-    yield from of_items("file-extent.inline-size", message, items, wrong, tree=tree, found=ram)
+    yield from report_items("file-extent.inline-size", message, items, wrong, tree=tree, found=ram)
 
 
 @leaf_check(
@@ -132,23 +134,25 @@ def check_regular(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     ram, disk, disk_size = rows["ram_bytes"], rows["disk_bytenr"], rows["disk_num_bytes"]
     offset, size = rows["offset"], rows["num_bytes"]
     crooked = ((ram | disk | disk_size | offset | size) & np.uint64(context.fs.sectorsize - 1)) > 0
-    yield from of_items("file-extent.unaligned", "file extent is not made of whole sectors", items, crooked, tree=tree)
+    yield from report_items(
+        "file-extent.unaligned", "file extent is not made of whole sectors", items, crooked, tree=tree
+    )
     packed = rows["compression"] != Compression.NONE
     hole = disk == 0
     end = offset + size
     wrong = (size == 0) | (end < offset) | (end > ram) | (items.offset + size < items.offset)
     message = "file extent is empty, or reaches beyond its extent or the largest file"
-    yield from of_items("file-extent.range-wrong", message, items, wrong, tree=tree, found=end, expected=ram)
+    yield from report_items("file-extent.range-wrong", message, items, wrong, tree=tree, found=end, expected=ram)
     wrong = (disk + disk_size < disk) | (~hole & (disk_size == 0)) | (~hole & ~packed & (end > disk_size))
     wrong |= packed & ((ram > MAX_COMPRESSED) | (disk_size > MAX_COMPRESSED))
     message = "length on disk does not fit the file extent"
-    yield from of_items("file-extent.range-wrong", message, items, wrong, tree=tree, found=disk_size)
+    yield from report_items("file-extent.range-wrong", message, items, wrong, tree=tree, found=disk_size)
     odd = (rows["type"] == FileExtentType.PREALLOC) & (packed | hole)
     message = "preallocated extent is compressed, or has no place"
-    yield from of_items("file-extent.prealloc-odd", message, items, odd, tree=tree)
+    yield from report_items("file-extent.prealloc-odd", message, items, odd, tree=tree)
     differ = ~packed & (ram != disk_size) & (~hole | (disk_size > 0))
     message = "ram_bytes of an extent that is not compressed are not its length on disk"
-    yield from of_items(
+    yield from report_items(
         "file-extent.ram-bytes",
         message,
         items,
@@ -173,7 +177,7 @@ def check_neighbours(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     before = np.zeros(len(items), np.uint64)
     before[1:] = end[:-1]
     message = "file extent begins before the one in front of it ends"
-    yield from of_items(
+    yield from report_items(
         "file-extent.overlap", message, items, wrong, tree=batch.tree, found=items.offset, expected=before
     )
 
@@ -190,16 +194,16 @@ def check_owners(context: Context, batch: LeafBatch) -> Iterator[Problem]:
         items, rows = batch.file_extents.items, batch.file_extents.rows
         link = kind == FileType.SYMLINK
         wrong = (kind != FileType.REG_FILE) & ~link
-        yield from of_items("file-extent.not-a-file", "extent of what is no file", items, wrong, tree=batch.tree)
+        yield from report_items("file-extent.not-a-file", "extent of what is no file", items, wrong, tree=batch.tree)
         wrong = link & (rows["type"] != FileExtentType.INLINE)
         message = "target of a symbolic link does not stand inline"
-        yield from of_items("file-extent.not-a-file", message, items, wrong, tree=batch.tree)
+        yield from report_items("file-extent.not-a-file", message, items, wrong, tree=batch.tree)
         size = inodes.rows["size"][owner]
         wrong = link & (rows["type"] == FileExtentType.INLINE)
         # Some tools add a NUL to the target.
         wrong &= rows["ram_bytes"] - size > 1
         message = "target of a symbolic link is not as long as its inode says"
-        yield from of_items(
+        yield from report_items(
             "file-extent.inline-size", message, items, wrong, tree=batch.tree, found=rows["ram_bytes"], expected=size
         )
     packed = batch.regular_extents.rows["compression"] != Compression.NONE
@@ -207,7 +211,7 @@ def check_owners(context: Context, batch: LeafBatch) -> Iterator[Problem]:
         place = batch.regular_places
         unsummed = inodes.rows["flags"][owner[place]] & np.uint64(InodeFlag.NODATASUM) > 0
         message = "compressed extent of an inode that has no checksums"
-        yield from of_items(
+        yield from report_items(
             "file-extent.compressed-odd",
             message,
             batch.regular_extents.items,
@@ -249,10 +253,10 @@ def explain(batch: LeafBatch) -> Iterator[Problem]:
     message = "nbytes is not the sum of the inode's extents"
     nbytes = rows["nbytes"]
     wrong = file & (nbytes != sums)
-    yield from of_items("inode.nbytes-wrong", message, inodes, wrong, tree=batch.tree, found=nbytes, expected=sums)
+    yield from report_items("inode.nbytes-wrong", message, inodes, wrong, tree=batch.tree, found=nbytes, expected=sums)
     message = "inode without a name still has extents: it is to be deleted at the next mount"
     noted = ~file & dropped & (sums > 0)
-    yield from of_items(
+    yield from report_items(
         "inode.half-dropped", message, inodes, noted, tree=batch.tree, found=sums, severity=Severity.NOTE
     )
     lost = ~np.isin(numbers, inodes.objectid[file | dropped]) & (total > 0) & is_inode(numbers)

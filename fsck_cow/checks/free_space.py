@@ -19,7 +19,7 @@ from cowlib.format import CompatRoFeature, FreeSpaceFlag, FreeSpaceInfo, KeyType
 from fsck_cow.batch import LeafBatch
 from fsck_cow.checks.block_groups import block_groups
 from fsck_cow.checks.extents import EXTENT, EXTENTS
-from fsck_cow.checks.telling import of_items
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.context import Context, Rows
 from fsck_cow.intervals import Ranges, holding, layered, merged
 from fsck_cow.problems import Problem, Severity
@@ -59,7 +59,7 @@ def gather_free_space(ctx: Context, batch: LeafBatch) -> Iterator[Problem]:
     for items in (extents, bitmaps):
         wrong = _misplaced(items, sector)
         message = "free space does not begin or end at a sector, or is empty"
-        yield from of_items("free-space.unaligned", message, items, wrong, tree=batch.tree)
+        yield from report_items("free-space.unaligned", message, items, wrong, tree=batch.tree)
         parts = np.zeros(len(items), PART)
         parts["start"], parts["length"], parts["bitmap"] = items.objectid, items.offset, items is bitmaps
         ctx.gather("free-space-items", parts[~wrong])

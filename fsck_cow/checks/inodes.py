@@ -1,7 +1,7 @@
 """Inodes by themselves: mode, links, flags, generation, times; unknown items, orphans, verity.
 
 The rules are those of the kernel's tree checker and of ``btrfs check``. What joins an inode to names and extents that
-stand in other leaves is in `links`, `file_extents` and `seams`.
+stand in other leaves is in `links`, `file_extents` and `boundaries`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cowlib.btree import Items
 from cowlib.format import FileType, InodeFlag, InodeItem, KeyType, ObjectId, VerityDescriptorItem, columns
 from fsck_cow.batch import LeafBatch, Rows
-from fsck_cow.checks.telling import of_items
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.context import Context
 from fsck_cow.problems import Problem, Severity
 from fsck_cow.registry import Kind, final_check, leaf_check
@@ -105,13 +105,13 @@ def check_inodes(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     if len(items) != np.count_nonzero(batch.items.type == KeyType.INODE_ITEM):
         short = batch.items.of_type(KeyType.INODE_ITEM)
         wrong = short.size < columns(InodeItem).itemsize
-        yield from of_items(
+        yield from report_items(
             "inode.item-size", "inode item is too short", short, wrong, tree=tree, found=short.size, expected=160
         )
     if not len(items):
         return
     wrong = items.size != columns(InodeItem).itemsize
-    yield from of_items(
+    yield from report_items(
         "inode.item-size", "inode item is too long", items, wrong, tree=tree, found=items.size, expected=160
     )
     yield from _check_keys(items, tree)
@@ -122,7 +122,7 @@ def check_inodes(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     yield from _check_sizes(items, rows, kind, tree)
     for name in ("atime", "ctime", "mtime", "otime"):
         nsec = rows[name]["nsec"]
-        yield from of_items(
+        yield from report_items(
             "inode.time-wrong",
             f"{name} has a full second or more of nanoseconds",
             items,
@@ -136,7 +136,7 @@ def check_inodes(context: Context, batch: LeafBatch) -> Iterator[Problem]:
 
 
 def _check_keys(items: Items, tree: int) -> Iterator[Problem]:
-    yield from of_items(
+    yield from report_items(
         "inode.key-wrong",
         "offset of an inode's key",
         items,
@@ -150,7 +150,7 @@ def _check_keys(items: Items, tree: int) -> Iterator[Problem]:
         return
     cache_inode = items.objectid == np.uint64(ObjectId.FREE_INO)
     known = cache_inode | (items.objectid == np.uint64(ObjectId.ROOT_TREE_DIR))
-    yield from of_items(
+    yield from report_items(
         "inode.key-wrong",
         "number of an inode is out of range",
         items,
@@ -158,7 +158,7 @@ def _check_keys(items: Items, tree: int) -> Iterator[Problem]:
         tree=tree,
         found=items.objectid,
     )
-    yield from of_items(
+    yield from report_items(
         "inode.cache-deprecated",
         "subvolume has a free inode cache, which kernels no longer know",
         items,
@@ -169,7 +169,7 @@ def _check_keys(items: Items, tree: int) -> Iterator[Problem]:
 
 def _check_generations(items: Items, rows: Rows, tree: int, newest: int) -> Iterator[Problem]:
     for name in ("generation", "transid"):
-        yield from of_items(
+        yield from report_items(
             "inode.generation-wrong",
             f"{name} of an inode is in the future",
             items,
@@ -182,7 +182,7 @@ def _check_generations(items: Items, rows: Rows, tree: int, newest: int) -> Iter
 
 def _check_modes(items: Items, rows: Rows, kind: npt.NDArray[np.uint8], tree: int) -> Iterator[Problem]:
     mode = rows["mode"]
-    yield from of_items(
+    yield from report_items(
         "inode.mode-wrong",
         "mode is none that a file has",
         items,
@@ -190,7 +190,7 @@ def _check_modes(items: Items, rows: Rows, kind: npt.NDArray[np.uint8], tree: in
         tree=tree,
         found=mode,
     )
-    yield from of_items(
+    yield from report_items(
         "inode.directory-links",
         "directory has several links",
         items,
@@ -205,7 +205,7 @@ def _check_flags(items: Items, rows: Rows, kind: npt.NDArray[np.uint8], tree: in
     flags = rows["flags"]
     if not flags.any():
         return
-    yield from of_items(
+    yield from report_items(
         "inode.flags-unknown",
         "inode has flags that mean nothing",
         items,
@@ -215,7 +215,7 @@ def _check_flags(items: Items, rows: Rows, kind: npt.NDArray[np.uint8], tree: in
     )
     odd = (kind == FileType.SYMLINK) & (flags & _FIXED > 0)
     odd |= (kind != FileType.REG_FILE) & (flags & np.uint64(InodeFlag.RO_VERITY) > 0)
-    yield from of_items(
+    yield from report_items(
         "inode.flags-odd", "inode has flags that this kind of file cannot have", items, odd, tree=tree, found=flags
     )
 
@@ -228,11 +228,11 @@ def _check_sizes(items: Items, rows: Rows, kind: npt.NDArray[np.uint8], tree: in
         link = (kind == FileType.SYMLINK) & is_inode(items.objectid) & (tree != ObjectId.TREE_LOG)
         wrong |= link & (rows["nlink"] > 0) & ((size == 0) | (size > _LONGEST_TARGET))
         wrong |= special & (kind != FileType.SYMLINK) & (size != 0)
-    yield from of_items(
+    yield from report_items(
         "inode.size-wrong", "size is none that this kind of file has", items, wrong, tree=tree, found=size
     )
     device = (kind == FileType.CHRDEV) | (kind == FileType.BLKDEV)
-    yield from of_items(
+    yield from report_items(
         "inode.device-odd",
         "inode has a device number but is no device",
         items,
@@ -247,7 +247,7 @@ def _check_sizes(items: Items, rows: Rows, kind: npt.NDArray[np.uint8], tree: in
 def check_items(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     """Every item of a subvolume has a known type, and belongs to an inode that stands before it.
 
-    Leaves that begin in the middle of an inode are for `seams`.
+    Leaves that begin in the middle of an inode are for `boundaries`.
     """
     items, tree = batch.items, batch.tree
     kinds = _item_kinds().take(items.type)
@@ -268,7 +268,7 @@ def missing_inodes(items: Items, tree: int) -> Iterator[Problem]:
     needs = np.ones(len(items), bool)
     for objectid, kind in _BESIDE.items():
         needs &= (items.objectid != np.uint64(objectid)) | (items.type != kind)
-    yield from of_items("inode.missing", "items of an inode that has no inode item", items, needs, tree=tree)
+    yield from report_items("inode.missing", "items of an inode that has no inode item", items, needs, tree=tree)
 
 
 def _check_top(batch: LeafBatch) -> Iterator[Problem]:
@@ -278,7 +278,7 @@ def _check_top(batch: LeafBatch) -> Iterator[Problem]:
     if len(top):
         good = (file_types(rows["mode"][top]) == FileType.DIR) & (rows["nlink"][top] == 1)
         message = "inode 256, the top of a subvolume, is no directory with one link"
-        yield from of_items("inode.top-wrong", message, items.select(top), ~good, tree=batch.tree)
+        yield from report_items("inode.top-wrong", message, items.select(top), ~good, tree=batch.tree)
 
 
 def _gather_unnamed(context: Context, batch: LeafBatch) -> None:
@@ -300,14 +300,14 @@ def _check_rare(context: Context, batch: LeafBatch, kinds: npt.NDArray[np.uint8]
     unknown = kinds[kinds != _COMMON] == 0
     unknown |= (rare.type == KeyType.UNTYPED) & (rare.objectid != np.uint64(ObjectId.FREE_SPACE))
     unknown |= (rare.type == KeyType.ORPHAN_ITEM) & ((rare.objectid != np.uint64(ObjectId.ORPHAN)) | (rare.size != 0))
-    yield from of_items("inode.unknown-item", "item of a kind that no subvolume has", rare, unknown, tree=tree)
+    yield from report_items("inode.unknown-item", "item of a kind that no subvolume has", rare, unknown, tree=tree)
     orphans = rare.select((rare.type == KeyType.ORPHAN_ITEM) & ~unknown)
     if len(orphans):
         _gather(context, batch, orphans, orphans.offset, 1)
     heads = batch.heads(VerityDescriptorItem, KeyType.VERITY_DESC_ITEM)
     first = heads.items.offset == 0
     wrong = (heads.rows["encryption"] != 0) | (heads.items.size != columns(VerityDescriptorItem).itemsize)
-    yield from of_items(
+    yield from report_items(
         "inode.verity-wrong", "description of a verity descriptor", heads.items, first & wrong, tree=tree
     )
 

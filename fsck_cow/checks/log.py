@@ -25,7 +25,7 @@ from cowlib.format import (
 from fsck_cow.batch import LeafBatch
 from fsck_cow.checks.checksums import RANGE, covered, covered_bytes, joined, ranges, summed_range
 from fsck_cow.checks.inodes import is_inode
-from fsck_cow.checks.telling import of_items
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.context import Context
 from fsck_cow.problems import Problem, Severity
 from fsck_cow.registry import Kind, final_check, leaf_check
@@ -55,21 +55,21 @@ def check_items(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     """Items that only logs have; gathers the data extents that no extent item speaks of before the log is replayed."""
     items, tree = batch.items, batch.tree
     message = "item of a kind that no log has"
-    yield from of_items("log.unknown-item", message, items, ~_KNOWN[items.type], tree=tree)
+    yield from report_items("log.unknown-item", message, items, ~_KNOWN[items.type], tree=tree)
     roots = items.of_type(KeyType.ROOT_ITEM)
     wrong = ~is_inode(roots.offset) & (roots.offset != ObjectId.FS_TREE)
     wrong |= roots.objectid != np.uint64(ObjectId.TREE_LOG)
     wrong |= (roots.size != columns(RootItem).itemsize) & (roots.size != columns(RootItemV0).itemsize)
-    yield from of_items("log.root-wrong", "root of a log", roots, wrong, tree=tree)
+    yield from report_items("log.root-wrong", "root of a log", roots, wrong, tree=tree)
     heads = batch.heads(DirLogItem, KeyType.DIR_LOG_ITEM, KeyType.DIR_LOG_INDEX)
     wrong = (heads.rows["end"] < heads.items.offset) | (heads.items.size != columns(DirLogItem).itemsize)
     message = "logged range of a directory ends before it begins"
-    yield from of_items("log.range-wrong", message, heads.items, wrong, tree=tree, found=heads.rows["end"])
+    yield from report_items("log.range-wrong", message, heads.items, wrong, tree=tree, found=heads.rows["end"])
     sums = items.of_type(KeyType.EXTENT_CSUM)
     width, sector = csum_size(context.fs.csum_type), context.fs.sectorsize
     wrong = (sums.objectid != np.uint64(ObjectId.EXTENT_CSUM)) | (sums.offset & np.uint64(sector - 1) > 0)
     wrong |= (sums.size % width > 0) | (sums.size == 0)
-    yield from of_items("log.checksum-wrong", "place or length of a checksum item", sums, wrong, tree=tree)
+    yield from report_items("log.checksum-wrong", "place or length of a checksum item", sums, wrong, tree=tree)
     rows = batch.regular_extents.rows
     rows = rows[rows["disk_bytenr"] > 0]
     data = np.empty(len(rows), RANGE)
@@ -112,7 +112,7 @@ def _check_sums(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     must = summed & (rows["type"] == FileExtentType.REG) & (rows["disk_bytenr"] > 0)
     found = np.maximum(covered_bytes(logged, start, wanted), covered_bytes(committed, start, wanted))
     message = "logged extent of data has no checksums, or not for all of it"
-    yield from of_items(
+    yield from report_items(
         "log.checksum-missing", message, items, must & (found < wanted), tree=batch.tree, found=found, expected=wanted
     )
 

@@ -16,7 +16,7 @@ from cowlib.checksum import extref_hashes_at, name_hashes_of
 from cowlib.format import DirItem, FileType, FileTypeFlag, InodeExtref, InodeRef, KeyType, ObjectId, columns
 from fsck_cow.batch import Entries, LeafBatch
 from fsck_cow.checks.inodes import is_inode
-from fsck_cow.checks.telling import at
+from fsck_cow.checks.reporting import at
 from fsck_cow.context import Context
 from fsck_cow.fingerprint import unlawful
 from fsck_cow.problems import Problem

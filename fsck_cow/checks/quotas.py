@@ -26,8 +26,8 @@ from cowlib.format import (
     columns,
 )
 from fsck_cow.batch import LeafBatch, Rows
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.checks.roots import ROOT, ROOTS, is_subvolume
-from fsck_cow.checks.telling import of_items
 from fsck_cow.context import Context
 from fsck_cow.problems import Problem, Severity
 from fsck_cow.registry import Kind, final_check, leaf_check
@@ -82,7 +82,7 @@ def quota_items(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     known = np.uint64(sum(QgroupLimitFlag))
     flags = limits.rows["flags"]
     # mkfs.btrfs leaves there what was in memory; only the known bits are read.
-    yield from of_items(
+    yield from report_items(
         "quota.flags-unknown",
         "unknown limit flags",
         limits.items,
@@ -105,7 +105,7 @@ def quota_items(context: Context, batch: LeafBatch) -> Iterator[Problem]:
 
 
 def _told(code: str, message: str, items: Items, wrong: Any, found: Any) -> Iterator[Problem]:
-    return of_items(code, message, items, wrong, tree=ObjectId.QUOTA_TREE, found=found)
+    return report_items(code, message, items, wrong, tree=ObjectId.QUOTA_TREE, found=found)
 
 
 def _status(context: Context, batch: LeafBatch) -> Iterator[Problem]:

@@ -12,8 +12,8 @@ from cowlib.btree.nodes import I64
 from cowlib.checksum import name_hash
 from cowlib.format import NAME_LEN, FileType, KeyType, ObjectId, RootRef, columns
 from fsck_cow.batch import Entries, LeafBatch, Rows
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.checks.roots import ROOT, ROOTS, is_subvolume
-from fsck_cow.checks.telling import of_items
 from fsck_cow.context import Context
 from fsck_cow.problems import Problem, Severity
 from fsck_cow.registry import Kind, final_check, leaf_check
@@ -56,14 +56,14 @@ def gather_links(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     heads = batch.heads(RootRef, KeyType.ROOT_REF, KeyType.ROOT_BACKREF)
     length = heads.rows["name_len"].astype(np.int64)
     whole = (heads.items.size == head + length) & (length > 0) & (length <= NAME_LEN)
-    yield from of_items(
+    yield from report_items(
         "root.ref-malformed",
         "is too short",
         items,
         items.in_bounds & (items.size < head),
         tree=ObjectId.ROOT_TREE,
     )
-    yield from of_items(
+    yield from report_items(
         "root.ref-malformed",
         "name has no proper length",
         heads.items,
@@ -97,7 +97,7 @@ def gather_entries(context: Context, batch: LeafBatch) -> Iterator[Problem]:
         # The offset of its location is all ones or that of the root item's key, and nobody reads it.
         wrong = ~is_subvolume(rows["child"]) | (rows["kind"] != FileType.DIR)
         items = entries.items.select(entries.item[which])
-        yield from of_items(
+        yield from report_items(
             "root.entry-wrong",
             "directory entry does not name a subvolume as it should",
             items,

@@ -25,7 +25,7 @@ from cowlib.format import (
     columns,
 )
 from fsck_cow.batch import LeafBatch, Rows
-from fsck_cow.checks.telling import of_items
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.context import Context
 from fsck_cow.problems import Problem, Severity
 from fsck_cow.registry import Kind, final_check, leaf_check
@@ -69,7 +69,7 @@ def root_items(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     items = batch.items.of_type(KeyType.ROOT_ITEM)
     items = items.select(items.in_bounds)
     whole = (items.size == _LONG) | (items.size == _SHORT)
-    yield from of_items(
+    yield from report_items(
         "root.size-wrong", "size is none of a root item", items, ~whole, tree=ObjectId.ROOT_TREE, found=items.size
     )
     items = items.select(items.size >= _SHORT)
@@ -92,7 +92,7 @@ def _structure(context: Context, items: Items, rows: Rows) -> Iterator[Problem]:
     """Keys, addresses, levels and flags."""
 
     def tell(code: str, message: str, wrong: npt.NDArray[np.bool_], found: Any, expected: Any = None) -> Any:
-        return of_items(code, message, items, wrong, tree=ObjectId.ROOT_TREE, found=found, expected=expected)
+        return report_items(code, message, items, wrong, tree=ObjectId.ROOT_TREE, found=found, expected=expected)
 
     reloc = items.objectid == np.uint64(ObjectId.TREE_RELOC)
     wrong = (items.objectid == 0) | (reloc & ~is_subvolume(items.offset))
@@ -122,7 +122,7 @@ def _state(items: Items, rows: Rows) -> Iterator[Problem]:
     # A relocation notes there how far it has merged.
     reloc = items.objectid == np.uint64(ObjectId.TREE_RELOC)
     wrong = begun & ~reloc & ((rows["refs"] > 0) | (rows["drop_level"] > rows["level"]) | (rows["drop_level"] == 0))
-    yield from of_items(
+    yield from report_items(
         "root.drop-progress-wrong",
         "being dropped: only a deleted tree is, from a level that it has",
         items,
@@ -138,7 +138,7 @@ def _history(context: Context, items: Items, rows: Rows) -> Iterator[Problem]:
     new = rows["generation_v2"] == rows["generation"]
     for name in ("generation", "last_snapshot", "generation_v2", "ctransid", "otransid", "rtransid"):
         valid = new if name in ("ctransid", "otransid", "rtransid") else True
-        yield from of_items(
+        yield from report_items(
             "root.generation-wrong",
             f"{name} is in the future",
             items,
@@ -147,7 +147,7 @@ def _history(context: Context, items: Items, rows: Rows) -> Iterator[Problem]:
             found=rows[name],
             expected=f"at most {int(newest)}",
         )
-    yield from of_items(
+    yield from report_items(
         "root.generation-wrong",
         "generation_v2 is newer than generation",
         items,
@@ -158,7 +158,7 @@ def _history(context: Context, items: Items, rows: Rows) -> Iterator[Problem]:
     )
     for name in ("ctime", "otime", "stime", "rtime"):
         wrong = new & (rows[name]["nsec"] >= _SECOND)
-        yield from of_items(
+        yield from report_items(
             "root.time-wrong",
             f"{name} has more than a second's worth of nanoseconds",
             items,
@@ -167,7 +167,7 @@ def _history(context: Context, items: Items, rows: Rows) -> Iterator[Problem]:
             found=rows[name]["nsec"],
         )
     received = rows["received_uuid"] != np.void(bytes(16))
-    yield from of_items(
+    yield from report_items(
         "root.received-incomplete",
         "has a received UUID, but no transaction in which it was received",
         items,

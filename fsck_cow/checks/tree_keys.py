@@ -8,7 +8,7 @@ import numpy as np
 
 from cowlib.format import KeyType, ObjectId
 from fsck_cow.batch import LeafBatch
-from fsck_cow.checks.telling import of_items
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.context import Context
 from fsck_cow.problems import Problem
 from fsck_cow.registry import Kind, LeafCheckFunction, leaf_check
@@ -69,7 +69,7 @@ def _check(types: tuple[KeyType, ...]) -> LeafCheckFunction:
         """Items of a type that this tree does not have."""
         items = batch.items
         wrong = ~known[items.type]
-        yield from of_items(
+        yield from report_items(
             "node.key-unexpected", "item of a type that this tree does not have", items, wrong, tree=batch.tree
         )
 
@@ -86,6 +86,6 @@ def root_tree_objects(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     items = batch.items
     for kind, objectid in _ROOT_TREE_OBJECTS.items():
         wrong = (items.type == kind) & (items.objectid != np.uint64(objectid))
-        yield from of_items(
+        yield from report_items(
             "node.key-unexpected", f"{kind.name} of another object than {objectid.name}", items, wrong, tree=batch.tree
         )

@@ -13,8 +13,8 @@ import numpy as np
 from cowlib.btree import ragged_index
 from cowlib.format import KeyType, ObjectId
 from fsck_cow.batch import LeafBatch, Rows
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.checks.roots import ROOT, ROOTS, is_subvolume
-from fsck_cow.checks.telling import of_items
 from fsck_cow.context import Context
 from fsck_cow.problems import Problem, Severity
 from fsck_cow.registry import Kind, final_check, leaf_check
@@ -34,7 +34,7 @@ def gather_uuids(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     items = batch.items.of_type(KeyType.UUID_KEY_SUBVOL, KeyType.UUID_KEY_RECEIVED_SUBVOL)
     items = items.select(items.in_bounds)
     wrong = (items.size == 0) | (items.size % _NUMBER != 0)
-    yield from of_items(
+    yield from report_items(
         "root.uuid-malformed",
         "is no list of subvolumes",
         items,

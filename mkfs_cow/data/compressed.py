@@ -12,9 +12,9 @@ from cowlib.checksum import csum_blocks
 from cowlib.compression import compress
 from cowlib.format import MAX_COMPRESSED, Compression
 from mkfs_cow.data.extents import InlineBuilder, Stored, merged
-from mkfs_cow.data.flights import Flights
 from mkfs_cow.data.plan import Batch, DataOptions, Plan
 from mkfs_cow.data.sink import Cursor
+from mkfs_cow.data.write_queue import WriteQueue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,8 +54,8 @@ class CompressedStore:
         self._rows: list[tuple[int, int, int, int, int]] = []  # chunk, address, piece, length, compression
         self.small = InlineBuilder()
         nbytes = options.batch_bytes + MAX_COMPRESSED
-        self._writing: Flights[None] = Flights(_WRITERS, _WRITERS + 1, nbytes, lambda *_: None)
-        self._packing: Flights[_Packed] = Flights(options.threads, options.threads + 1, nbytes, self._place)
+        self._writing: WriteQueue[None] = WriteQueue(_WRITERS, _WRITERS + 1, nbytes, lambda *_: None)
+        self._packing: WriteQueue[_Packed] = WriteQueue(options.threads, options.threads + 1, nbytes, self._place)
 
     def __enter__(self) -> CompressedStore:
         return self

@@ -8,8 +8,8 @@ import numpy as np
 
 from cowlib.checksum import csum_blocks
 from mkfs_cow.data.extents import InlineBuilder, Stored
-from mkfs_cow.data.flights import Flights
 from mkfs_cow.data.plan import Batch, DataOptions, Plan, recut
+from mkfs_cow.data.write_queue import WriteQueue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,7 @@ class PlainStore:
         self._piece_address = np.array([address for address, _ in pieces], dtype=np.int64)
         self.small = InlineBuilder()
         runs = self.runs
-        self._flights: Flights[tuple[int, NDArray[np.uint8]]] = Flights(
+        self._queue: WriteQueue[tuple[int, NDArray[np.uint8]]] = WriteQueue(
             _WRITERS, _WRITERS + 2, options.batch_bytes, lambda _, run: runs.append(run)
         )
 
@@ -46,17 +46,17 @@ class PlainStore:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._flights.__exit__(*exc)
+        self._queue.__exit__(*exc)
 
     def take(self, batch: Batch, reader: Reader) -> None:
         """Reads one batch and sends it on its way."""
         for file, data in reader.inline(batch):
             self.small.add(file, data)
         if batch.start < batch.stop:
-            buffer = self._flights.buffer()
+            buffer = self._queue.buffer()
             reader.fill(batch, buffer)
             (address,) = self._address(np.array([batch.start]))[0].tolist()
-            self._flights.start(buffer, self._write, address, batch.stop - batch.start)
+            self._queue.start(buffer, self._write, address, batch.stop - batch.start)
 
     def stored(self) -> Stored:
         """The extents, lost files included."""

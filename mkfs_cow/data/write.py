@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class DataEstimate:
     """What data needs: ``data`` bytes of data chunks, items for ``extents`` with addresses of their own (and holes),
     and inline data of ``inline`` bytes each (int64)."""
 
@@ -45,7 +45,7 @@ class Written:
     nbytes: list[NDArray[np.uint64]]
 
 
-def estimate(trees: Sequence[Tree], options: DataOptions) -> Estimate:
+def estimate_data(trees: Sequence[Tree], options: DataOptions) -> DataEstimate:
     """What the data of ``trees`` needs at most, without reading any: nothing gets smaller by compression, but whatever
     could become inline by it does.
     """
@@ -54,10 +54,12 @@ def estimate(trees: Sequence[Tree], options: DataOptions) -> Estimate:
     packed = files.compress & (files.size > options.inline_limit) & (files.size <= options.sectorsize)
     inline = np.append(plan.inline_sizes, np.full(np.count_nonzero(packed), options.inline_limit))
     holes = 0 if options.no_holes else len(plan.chunks) + len(files)
-    return Estimate(plan.total, len(plan.chunks) + holes, inline)
+    return DataEstimate(plan.total, len(plan.chunks) + holes, inline)
 
 
-def measure(trees: Sequence[Tree], options: DataOptions, *, progress: Callable[[int], None] | None = None) -> Estimate:
+def measure_data(
+    trees: Sequence[Tree], options: DataOptions, *, progress: Callable[[int], None] | None = None
+) -> DataEstimate:
     """What the data of ``trees`` needs exactly, by reading and compressing all of it.
 
     Up to 124 KiB more may be needed wherever an allocated piece ends: a compressed extent is not divided. What is
@@ -66,7 +68,7 @@ def measure(trees: Sequence[Tree], options: DataOptions, *, progress: Callable[[
     sink = MeasuringSink()
     written = write_data(trees, sink, options, progress=progress, warn=lambda _: None)
     inline = written.extents.inline.lengths
-    return Estimate(sink.used, len(written.extents) - len(inline), inline)
+    return DataEstimate(sink.used, len(written.extents) - len(inline), inline)
 
 
 def write_data(
@@ -80,7 +82,7 @@ def write_data(
     """Reads every regular file of ``trees`` once and writes it to ``sink``.
 
     Room is allocated in the order of trees and inodes, whatever the threads do: the same files give the same
-    result. ``progress`` gets the number of bytes done so far, of `estimate`'s ``data``. ``warn`` gets a line for
+    result. ``progress`` gets the number of bytes done so far, of `estimate_data`'s ``data``. ``warn`` gets a line for
     each file that vanished, cannot be read (both are left out) or changed (what was read of it is taken, at most the
     size it was scanned with).
     """

@@ -134,17 +134,15 @@ def test_uuid_and_epoch():
 )
 def test_options_that_cannot_be_meant(change, words):
     with pytest.raises(UsageError, match=words):
-        Options(**{"devices": [Path("a")], **change}).validate()
+        Options(**{"devices": [Path("a")], **change}).resolve()
 
 
 def test_mixed_groups_choose_the_node_size():
-    options = Options(devices=[Path("a")], mixed=True)
-    options.validate()
+    options = Options(devices=[Path("a")], mixed=True).resolve()
     assert options.nodesize == options.sectorsize
     assert "mixed-bg" in options.features
 
 
 def test_large_sectors_choose_the_node_size():
-    options = Options(devices=[Path("a")], sectorsize=65536)
-    options.validate()
+    options = Options(devices=[Path("a")], sectorsize=65536).resolve()
     assert options.nodesize == 65536

@@ -14,9 +14,9 @@ from cowlib.errors import NoSpaceError
 from cowlib.format import STRIPE_LEN, SUPERBLOCK_OFFSETS, BlockGroupFlag
 from cowlib.volume import PROFILES
 from mkfs_cow.chunks import MIB, ChunkAllocator, DeviceSpace
-from mkfs_cow.demand import Demand
-from mkfs_cow.layout import check_fits
+from mkfs_cow.fit import check_fits
 from mkfs_cow.space import SpaceAllocator
+from mkfs_cow.space_estimate import SpaceEstimate
 
 BY_NAME = {profile.name: profile for profile in PROFILES}
 GIB = 1 << 30
@@ -154,7 +154,7 @@ def test_what_fits_fits_into_more(metadata):
         BlockGroupFlag.METADATA: BY_NAME["dup"],
         BlockGroupFlag.DATA: BY_NAME["single"],
     }
-    demand = Demand(data=MIB, metadata=metadata)
-    fits = [check_fits(allocator(size * MIB), profiles, demand) for size in range(60, 400)]
+    estimate = SpaceEstimate(data=MIB, metadata=metadata)
+    fits = [check_fits(allocator(size * MIB), profiles, estimate) for size in range(60, 400)]
     assert sorted(fits) == fits
     assert fits[-1]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cowlib.errors import NoSpaceError
 from cowlib.format import Compression, CsumType, FileExtentType, InodeFlag
 from mkfs_cow.data.plan import DataOptions
-from mkfs_cow.data.write import Written, estimate, measure, write_data
+from mkfs_cow.data.write import Written, estimate_data, measure_data, write_data
 from mkfs_cow.source.directory import scan_directory
 from mkfs_cow.source.subvolumes import partition
 from mkfs_cow.source.tables import S_IFREG, Tree
@@ -175,7 +175,7 @@ def test_the_same_every_time(tree: Tree, algorithm: Compression) -> None:
 def test_estimates(tree: Tree) -> None:
     for algorithm in ALGORITHMS:
         options = replace(SMALL, compression=algorithm)
-        most, exact = estimate([tree], options), measure([tree], options)
+        most, exact = estimate_data([tree], options), measure_data([tree], options)
         written, sink = write([tree], options)
         used = sum(map(len, sink.written.values()))
         assert exact.data == used <= most.data
@@ -240,7 +240,7 @@ def test_progress(tree: Tree) -> None:
         options = replace(SMALL, compression=algorithm)
         write_data([tree], MemorySink(), options, progress=seen.append, warn=never)
         assert seen == sorted(seen)
-        assert seen[-1] == estimate([tree], options).data
+        assert seen[-1] == estimate_data([tree], options).data
 
 
 def test_extents_of_the_longest_kind(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fsck_cow.batch import LeafBatch, Rows
 from fsck_cow.checks.checksums import HEAD, NONE
 from fsck_cow.checks.file_extents import extent_ends
 from fsck_cow.checks.inodes import file_types, is_inode, whole_subvolumes
-from fsck_cow.checks.telling import of_items
+from fsck_cow.checks.reporting import report_items
 from fsck_cow.context import Context
 from fsck_cow.problems import Problem
 from fsck_cow.registry import Kind, final_check, leaf_check
@@ -33,7 +33,7 @@ _NONE = np.uint64(NONE)
 #: starts, the last ends, the first gap between them starts (all `NONE` where there is none). ``tail_*``: extents of the
 #: inode ``last``, if it stands in this leaf (``has_inode``), and what of the inode is asked for: its ``size`` where no
 #: hole may be left out (else 0), whether its data have no checksums.
-SEAM = np.dtype(
+LEAF_BOUNDARY = np.dtype(
     [
         ("row", "<i8"),
         ("first", [("objectid", "<u8"), ("type", "u1"), ("offset", "<u8")]),
@@ -76,58 +76,58 @@ def check_leaf(context: Context, batch: LeafBatch) -> Iterator[Problem]:
     stop = np.searchsorted(batch.items.node, node, "right")
     node, start, stop = node[stop > start], start[stop > start], stop[stop > start]
     items = batch.items
-    seams = np.empty(len(node), SEAM)
-    seams["row"] = batch.rows[node]
+    boundaries = np.empty(len(node), LEAF_BOUNDARY)
+    boundaries["row"] = batch.rows[node]
     for name in ("objectid", "type", "offset"):
-        seams["first"][name] = getattr(items, name)[start]
-    seams["last"] = items.objectid[stop - 1]
-    tail = _put_inodes(batch, seams, node, holes)
+        boundaries["first"][name] = getattr(items, name)[start]
+    boundaries["last"] = items.objectid[stop - 1]
+    tail = _put_inodes(batch, boundaries, node, holes)
     end = extent_ends(batch, context.fs.sectorsize)
     before = _previous_ends(batch, end)
-    _put_heads(batch, seams, node, end, before)
-    _put_tails(batch, seams, tail, end)
-    context.gather("file-extent.seams", seams)
+    _put_heads(batch, boundaries, node, end, before)
+    _put_tails(batch, boundaries, tail, end)
+    context.gather("file-extent.boundaries", boundaries)
     if holes:
         yield from _check_holes(batch, tail, end, before)
 
 
-def _put_inodes(batch: LeafBatch, seams: Rows, node: I64, holes: bool) -> I64:
+def _put_inodes(batch: LeafBatch, boundaries: Rows, node: I64, holes: bool) -> I64:
     """What is asked of the inode at the end of each leaf; the index of each in `LeafBatch.inodes`, or -1."""
     inodes = batch.inodes.items
     tail = np.searchsorted(inodes.node, node, "right") - 1
     if len(inodes):
-        same = (tail >= 0) & (inodes.node[tail] == node) & (inodes.objectid[tail] == seams["last"])
+        same = (tail >= 0) & (inodes.node[tail] == node) & (inodes.objectid[tail] == boundaries["last"])
         tail = np.where(same, tail, -1)
     has = tail >= 0
-    seams["has_inode"] = has
-    seams["size"], seams["unsummed"] = 0, False
+    boundaries["has_inode"] = has
+    boundaries["size"], boundaries["unsummed"] = 0, False
     which = tail[has]
-    seams["unsummed"][has] = batch.inodes.rows["flags"][which] & np.uint64(InodeFlag.NODATASUM) > 0
+    boundaries["unsummed"][has] = batch.inodes.rows["flags"][which] & np.uint64(InodeFlag.NODATASUM) > 0
     if holes:
-        seams["size"][has] = _filled_sizes(batch)[which]
+        boundaries["size"][has] = _filled_sizes(batch)[which]
     return tail
 
 
-def _put_heads(batch: LeafBatch, seams: Rows, node: I64, end: U64, before: U64) -> None:
+def _put_heads(batch: LeafBatch, boundaries: Rows, node: I64, end: U64, before: U64) -> None:
     """The extents at the beginning of each leaf, of an inode in an earlier one."""
     for name in ("head_start", "head_end", "head_gap"):
-        seams[name] = _NONE
+        boundaries[name] = _NONE
     items = batch.file_extents.items
     place = np.searchsorted(node, items.node)
-    head = np.flatnonzero((batch.extent_inodes < 0) & (items.objectid == seams["first"]["objectid"][place]))
+    head = np.flatnonzero((batch.extent_inodes < 0) & (items.objectid == boundaries["first"]["objectid"][place]))
     if not len(head):
         return
     leaf, first = np.unique(place[head], return_index=True)
     last = np.append(first[1:], len(head)) - 1
-    seams["head_start"][leaf] = items.offset[head[first]]
-    seams["head_end"][leaf] = end[head[last]]
+    boundaries["head_start"][leaf] = items.offset[head[first]]
+    boundaries["head_end"][leaf] = end[head[last]]
     gap = np.where((before[head] != _NONE) & (items.offset[head] > before[head]), before[head], _NONE)
-    seams["head_gap"][leaf] = np.minimum.reduceat(gap, first)
+    boundaries["head_gap"][leaf] = np.minimum.reduceat(gap, first)
 
 
-def _put_tails(batch: LeafBatch, seams: Rows, tail: I64, end: U64) -> None:
+def _put_tails(batch: LeafBatch, boundaries: Rows, tail: I64, end: U64) -> None:
     """The extents of the inode at the end of each leaf that stand there with it."""
-    seams["tail_start"], seams["tail_end"] = _NONE, _NONE
+    boundaries["tail_start"], boundaries["tail_end"] = _NONE, _NONE
     owner = batch.extent_inodes
     known = np.flatnonzero(owner >= 0)
     if not len(known):
@@ -137,8 +137,8 @@ def _put_tails(batch: LeafBatch, seams: Rows, tail: I64, end: U64) -> None:
     first[owner[known[::-1]]] = known[::-1]
     last[owner[known]] = known
     has = np.flatnonzero((tail >= 0) & (first[tail] >= 0))
-    seams["tail_start"][has] = batch.file_extents.items.offset[first[tail[has]]]
-    seams["tail_end"][has] = end[last[tail[has]]]
+    boundaries["tail_start"][has] = batch.file_extents.items.offset[first[tail[has]]]
+    boundaries["tail_end"][has] = end[last[tail[has]]]
 
 
 def _check_holes(batch: LeafBatch, tail: I64, end: U64, before: U64) -> Iterator[Problem]:
@@ -149,19 +149,21 @@ def _check_holes(batch: LeafBatch, tail: I64, end: U64, before: U64) -> Iterator
         return
     gap = (owner >= 0) & (items.offset > before) & (before < size[owner])
     message = "nothing stands for the bytes of the file before this extent"
-    yield from of_items("file-extent.hole", message, items, gap, tree=tree, found=items.offset, expected=before)
+    yield from report_items("file-extent.hole", message, items, gap, tree=tree, found=items.offset, expected=before)
     reach = np.zeros(len(size), np.uint64)
     reach[owner[owner >= 0]] = end[owner >= 0]
     short = reach < size
     short[tail[tail >= 0]] = False
     message = "nothing stands for the last bytes of the file"
-    yield from of_items("file-extent.hole", message, batch.inodes.items, short, tree=tree, found=reach, expected=size)
+    yield from report_items(
+        "file-extent.hole", message, batch.inodes.items, short, tree=tree, found=reach, expected=size
+    )
 
 
 @final_check("inode", ("inode.missing", "inode.top-missing", "file-extent.overlap", "file-extent.hole"))
-def check_seams(context: Context) -> Iterator[Problem]:
+def check_boundaries(context: Context) -> Iterator[Problem]:
     """Joins the ends of neighbouring leaves, subvolume by subvolume."""
-    gathered = context.columns("file-extent.seams", SEAM)
+    gathered = context.columns("file-extent.boundaries", LEAF_BOUNDARY)
     heads = context.columns("checksum.heads", HEAD)
     place = np.full(len(context.blocks.blocks) + 1, -1, np.int64)
     place[gathered["row"]] = np.arange(len(gathered))
@@ -169,14 +171,14 @@ def check_seams(context: Context) -> Iterator[Problem]:
     summed[heads["row"]] = np.arange(len(heads))
     for walked in whole_subvolumes(context):
         which = place[walked.leaves]
-        seams = gathered[which[which >= 0]]
-        yield from _check_first(walked, seams)
-        if len(seams):
-            yield from _Chain(walked, seams).problems(heads, summed[seams["row"]])
+        boundaries = gathered[which[which >= 0]]
+        yield from _check_first(walked, boundaries)
+        if len(boundaries):
+            yield from _Chain(walked, boundaries).problems(heads, summed[boundaries["row"]])
 
 
-def _check_first(walked: Walked, seams: Rows) -> Iterator[Problem]:
-    first = seams["first"][0] if len(seams) else None
+def _check_first(walked: Walked, boundaries: Rows) -> Iterator[Problem]:
+    first = boundaries["first"][0] if len(boundaries) else None
     if first is None or (int(first["objectid"]), int(first["type"])) != (ObjectId.FIRST_FREE, KeyType.INODE_ITEM):
         message = "subvolume does not begin with inode 256, its top directory"
         yield Problem("inode.top-missing", message, tree=walked.root.objectid)
@@ -185,25 +187,25 @@ def _check_first(walked: Walked, seams: Rows) -> Iterator[Problem]:
 class _Chain:
     """The leaves of one subvolume in order: which of them go on with an inode, and in which leaf that inode stands."""
 
-    def __init__(self, walked: Walked, seams: Rows) -> None:
+    def __init__(self, walked: Walked, boundaries: Rows) -> None:
         self.tree = walked.root.objectid
-        self.seams = seams
-        first = seams["first"]["objectid"]
-        follows = np.zeros(len(seams), bool)
-        follows[1:] = first[1:] == seams["last"][:-1]
-        self.begins_inside = seams["first"]["type"] != KeyType.INODE_ITEM
+        self.boundaries = boundaries
+        first = boundaries["first"]["objectid"]
+        follows = np.zeros(len(boundaries), bool)
+        follows[1:] = first[1:] == boundaries["last"][:-1]
+        self.begins_inside = boundaries["first"]["type"] != KeyType.INODE_ITEM
         self.begins_inside &= first <= np.uint64(ObjectId.LAST_FREE)
         self.goes_on = self.begins_inside & follows
         # A leaf that only goes on with one inode leaves it to the same one as the leaf before.
-        passes = self.goes_on & (first == seams["last"])
-        origin = np.maximum.accumulate(np.where(passes, 0, np.arange(len(seams))))
+        passes = self.goes_on & (first == boundaries["last"])
+        origin = np.maximum.accumulate(np.where(passes, 0, np.arange(len(boundaries))))
         self.origin = np.concatenate([[0], origin[:-1]])
         self.owns = ~passes
 
     def problems(self, heads: Rows, summed: I64) -> Iterator[Problem]:
         """All that is wrong between leaves; ``summed`` i8 is the index in ``heads`` (`HEAD`) of each, or -1."""
         for i in np.flatnonzero(self.begins_inside & ~self.goes_on).tolist():
-            key = self.seams["first"][i]
+            key = self.boundaries["first"][i]
             yield Problem(
                 "inode.missing",
                 "items of an inode that has no inode item",
@@ -211,7 +213,7 @@ class _Chain:
                 key=(int(key["objectid"]), int(key["type"]), int(key["offset"])),
             )
         yield from self._extents()
-        owner = self.seams[self.origin]
+        owner = self.boundaries[self.origin]
         known = self.goes_on & owner["has_inode"] & (summed >= 0)
         for name, unsummed, code, message in (
             ("missing", False, "checksum.missing", "extent of data has no checksums, or not for all of it"),
@@ -226,18 +228,18 @@ class _Chain:
         return Problem(code, message, tree=self.tree, key=key, **values)
 
     def _extents(self) -> Iterator[Problem]:
-        seams, number = self.seams, np.arange(len(self.seams))
+        boundaries, number = self.boundaries, np.arange(len(self.boundaries))
         # Two pieces a leaf, its head and its tail, in order; only those that have extents.
-        start = _interleaved(seams["head_start"], seams["tail_start"])
-        end = _interleaved(seams["head_end"], seams["tail_end"])
+        start = _interleaved(boundaries["head_start"], boundaries["tail_start"])
+        end = _interleaved(boundaries["head_end"], boundaries["tail_end"])
         owner = _interleaved(self.origin, number)
-        gap = _interleaved(seams["head_gap"], np.full(len(seams), _NONE))
-        there = _interleaved(self.goes_on, self.owns & seams["has_inode"]) & (start != _NONE)
+        gap = _interleaved(boundaries["head_gap"], np.full(len(boundaries), _NONE))
+        there = _interleaved(self.goes_on, self.owns & boundaries["has_inode"]) & (start != _NONE)
         start, end, owner, gap = start[there], end[there], owner[there], gap[there]
         before = np.zeros(len(start), np.uint64)
         same = owner[1:] == owner[:-1]
         before[1:] = np.where(same, end[:-1], np.uint64(0))
-        objectid, size = seams["last"][owner], seams["size"][owner]
+        objectid, size = boundaries["last"][owner], boundaries["size"][owner]
         for i in np.flatnonzero(start < before).tolist():
             message = "file extent begins before the one in front of it, in another leaf, ends"
             found, expected = int(start[i]), int(before[i])
@@ -245,16 +247,16 @@ class _Chain:
         inner = np.ones(len(start), bool)
         inner[1:] = same
         # A tail's gaps were looked at where it stands.
-        inner &= owner != _interleaved(np.full(len(seams), -1), number)[there]
+        inner &= owner != _interleaved(np.full(len(boundaries), -1), number)[there]
         gap = np.minimum(gap, np.where(inner & (start > before), before, _NONE))
-        reach = np.zeros(len(seams), np.uint64)
+        reach = np.zeros(len(boundaries), np.uint64)
         reach[owner] = end
-        short = self.owns & seams["has_inode"] & (reach < seams["size"])
+        short = self.owns & boundaries["has_inode"] & (reach < boundaries["size"])
         message = "nothing stands for bytes of the file from here on"
         for i in np.flatnonzero(gap < size).tolist():
             yield self._problem("file-extent.hole", message, int(objectid[i]), int(gap[i]))
         for i in np.flatnonzero(short).tolist():
-            yield self._problem("file-extent.hole", message, int(seams["last"][i]), int(reach[i]))
+            yield self._problem("file-extent.hole", message, int(boundaries["last"][i]), int(reach[i]))
 
 
 def _interleaved(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -99,7 +99,7 @@ class Entries:
 
 
 @dataclass
-class Sheet:
+class Listing:
     """A page, how to write on it, and the complaints about items that are not what they should be."""
 
     page: Page
@@ -206,16 +206,16 @@ class Parts:
         position = np.repeat(group.items.position, count) + skip + nth * dtype.itemsize
         return cls(group.unit, count, nth, gather(group.items.buffer, position, dtype))
 
-    def put(self, sheet: Sheet, text: str, **extra: Any) -> None:
+    def put(self, listing: Listing, text: str, **extra: Any) -> None:
         """``text`` for each; it may name fields of the structure, ``nth``, ``value`` (all of it) and
         ``extra`` columns.
         """
         if len(self.nth):
             fields = Fields(self.rows if self.rows.dtype.names else None, nth=self.nth, value=self.rows, **extra)
-            sheet.page.put_many(self.unit, self.count, text, fields)
+            listing.page.put_many(self.unit, self.count, text, fields)
 
 
-Printer = Callable[[Sheet, Group], None]
+Printer = Callable[[Listing, Group], None]
 
 #: What prints items as text, by key type.
 PRINTERS: dict[int, Printer] = {}
@@ -237,15 +237,15 @@ def declare(kind: int, struct: Any, text: str) -> None:
     """Registers a kind of item that is one structure, with the format string that shows it."""
 
     @printer(kind)
-    def show(sheet: Sheet, group: Group) -> None:
-        group = sheet.whole(group, columns(struct).itemsize)
+    def show(listing: Listing, group: Group) -> None:
+        group = listing.whole(group, columns(struct).itemsize)
         if len(group):
-            sheet.put(group, text, Fields(group.items.view(struct)))
+            listing.put(group, text, Fields(group.items.view(struct)))
 
 
 def remark(kind: int, text: str) -> None:
     """Registers a kind of item of which only its key says something."""
 
     @printer(kind)
-    def show(sheet: Sheet, group: Group) -> None:
-        sheet.put(group, text)
+    def show(listing: Listing, group: Group) -> None:
+        listing.put(group, text)

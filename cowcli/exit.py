@@ -6,7 +6,7 @@ import os
 import sys
 
 
-def leave(code: str | int | None) -> None:
+def exit_now(code: str | int | None) -> None:
     """Exits with what `sys.exit` would exit with, once everything is written.
 
     Nothing is left open that matters by then, and freeing every column and module one by one takes longer than checking

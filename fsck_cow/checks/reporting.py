@@ -17,7 +17,7 @@ def at(column: Any, i: int) -> Any:
     return column[i].item() if isinstance(column, np.ndarray) else column
 
 
-def of_items(
+def report_items(
     code: str,
     message: str,
     items: Items,
@@ -45,7 +45,7 @@ def of_items(
         )
 
 
-def of_addresses(
+def report_addresses(
     code: str,
     message: str,
     logical: npt.NDArray[np.uint64],
@@ -56,7 +56,7 @@ def of_addresses(
     expected: Any = None,
     severity: Severity = Severity.ERROR,
 ) -> Iterator[Problem]:
-    """A problem for each address where ``wrong`` holds; ``found`` and ``expected`` as in `of_items`."""
+    """A problem for each address where ``wrong`` holds; ``found`` and ``expected`` as in `report_items`."""
     for i in np.flatnonzero(wrong).tolist():
         yield Problem(
             code,

@@ -28,8 +28,8 @@ from cowlib.format import (
 from mkfs_cow.source.tables import Tree
 
 if TYPE_CHECKING:
-    from mkfs_cow.data.write import Estimate
-    from mkfs_cow.options import Options
+    from mkfs_cow.data.write import DataEstimate
+    from mkfs_cow.options import ResolvedOptions
 
 #: Bytes of an extent item with one data reference and an owner, and of a tree block's.
 _DATA_EXTENT, _TREE_BLOCK = 62, 51
@@ -53,7 +53,7 @@ _HEADROOM = 8
 
 
 @dataclass(frozen=True)
-class Demand:
+class SpaceEstimate:
     """What has to fit: bytes of ``data`` and of ``metadata`` (nodes).
 
     Of every run of free space up to ``loss`` bytes may stay unused, as an extent that is not divided did not fit.
@@ -90,9 +90,9 @@ class _Leaves:
         return -(-self._total // room)
 
 
-def metadata_estimate(trees: Sequence[Tree], data: Estimate, options: Options, csum_size: int) -> int:
+def metadata_estimate(trees: Sequence[Tree], data: DataEstimate, options: ResolvedOptions, csum_size: int) -> int:
     """Bytes of nodes that the trees will take, from above: names, inodes, extents, checksums, inline data."""
-    nodesize = options.nodesize or 0
+    nodesize = options.nodesize
     leaves = _Leaves(nodesize)
     leaves.add(2 * data.extents, data.extents * (FileExtentItem.sizeof() + _DATA_EXTENT))
     leaves.add_each(FileExtentHead.sizeof() + data.inline)

@@ -12,12 +12,12 @@ import pytest
 from cowlib.checksum import csum_size
 from cowlib.format import Compression, CsumType
 from mkfs_cow.data.plan import DataOptions
-from mkfs_cow.data.write import estimate
-from mkfs_cow.demand import metadata_estimate
+from mkfs_cow.data.write import estimate_data
 from mkfs_cow.features import parse_features
 from mkfs_cow.options import CompressionChoice, Options, SubvolumeSpec
 from mkfs_cow.source.directory import scan_directory
 from mkfs_cow.source.subvolumes import partition
+from mkfs_cow.space_estimate import metadata_estimate
 from tests import oracles
 from tests.commands import mkfs, mkfs_refuses
 
@@ -92,18 +92,19 @@ def test_metadata_is_never_more(tmp_path: Path, case: str, nodesize: int) -> Non
     features = parse_features([given[1]] if "-O" in given else [])
     options = Options(
         devices=[],
+        rootdir=tree,
         nodesize=nodesize,
         features=features,
         csum_type=CsumType.SHA256 if "--csum" in given else CsumType.CRC32,
         compression=CompressionChoice(Compression.ZSTD, 3) if "--compress" in given else None,
         subvolumes=[SubvolumeSpec(b"%d" % n, False, False) for n in range(count)] if case == "subvolumes" else [],
-    )
+    ).resolve()
     data_options = DataOptions(
         compression=options.compression.algorithm if options.compression else Compression.NONE,
         no_holes="no-holes" in features,
     )
     parts = partition(scan_directory(tree, warn=pytest.fail), [spec.path for spec in options.subvolumes])
-    reckoned = metadata_estimate(parts, estimate(parts, data_options), options, csum_size(options.csum_type))
+    reckoned = metadata_estimate(parts, estimate_data(parts, data_options), options, csum_size(options.csum_type))
     subvolumes = [word for spec in options.subvolumes for word in ("--subvol", os.fsdecode(spec.path))]
     image = oracles.sparse(tmp_path / "image", 1 << 30)
     common = ["--json", "-n", str(nodesize), "-m", "single", "--rootdir", str(tree)]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cowlib.format import InodeFlag
-from mkfs_cow.options import InodeFlagsSpec, Options, subvolume_of
+from mkfs_cow.options import InodeFlagsSpec, ResolvedOptions, subvolume_of
 from mkfs_cow.source.archive import scan_tar
 from mkfs_cow.source.builder import TreeBuilder
 from mkfs_cow.source.contents import NoContents
@@ -18,7 +18,7 @@ from mkfs_cow.trees.limits import fitting
 
 
 def read_source(
-    options: Options, now: int, progress: Callable[[str, int, int], None], warn: Callable[[str], None]
+    options: ResolvedOptions, now: int, progress: Callable[[str, int, int], None], warn: Callable[[str], None]
 ) -> list[Tree]:
     """The trees to make: the top one, then one for each subvolume in the order of ``options.subvolumes``.
 
@@ -43,7 +43,7 @@ def read_source(
         tree = scan_tar(options.from_tar, exclude=options.exclude, clamp=clamp, warn=warn, progress=count)
     else:
         tree = empty_tree(now)
-    tree = fitting(tree, options.nodesize or 0, extref="extref" in options.features, warn=warn)
+    tree = fitting(tree, options.nodesize, extref="extref" in options.features, warn=warn)
     return _flagged(partition(tree, [spec.path for spec in options.subvolumes]), options)
 
 
@@ -55,7 +55,7 @@ def empty_tree(now: int) -> Tree:
     return builder.tree(Segments(nothing, nothing, nothing, nothing), NoContents(), None)
 
 
-def _own_files(options: Options) -> list[tuple[int, int]]:
+def _own_files(options: ResolvedOptions) -> list[tuple[int, int]]:
     """The image files being made, as (st_dev, st_ino): they must not go into themselves."""
     found = []
     for path in options.devices:
@@ -65,7 +65,7 @@ def _own_files(options: Options) -> list[tuple[int, int]]:
     return found
 
 
-def _flagged(trees: list[Tree], options: Options) -> list[Tree]:
+def _flagged(trees: list[Tree], options: ResolvedOptions) -> list[Tree]:
     """The trees with the inode flags that were asked for, each in the subvolume that its path lies in."""
     subvolumes = [b"", *(spec.path for spec in options.subvolumes)]
     given: list[list[tuple[bytes, int]]] = [[] for _ in trees]

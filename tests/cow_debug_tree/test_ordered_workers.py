@@ -10,9 +10,9 @@ from contextlib import suppress
 
 import pytest
 
-from cow_debug_tree import turns
+from cow_debug_tree import ordered_workers
+from cow_debug_tree.ordered_workers import Work, run_ordered
 from cow_debug_tree.output import UNHEARD
-from cow_debug_tree.turns import Work, take_turns
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 @pytest.fixture(params=[1, 2, 3])
 def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many processes share the work."""
-    monkeypatch.setattr(turns.os, "sched_getaffinity", lambda _: range(request.param))
+    monkeypatch.setattr(ordered_workers.os, "sched_getaffinity", lambda _: range(request.param))
     return int(request.param)
 
 
@@ -38,7 +38,7 @@ def run(write: Callable[[str], int], render: Callable[[int], str] = str, count: 
     def read(number: int) -> int:
         return number
 
-    return take_turns(
+    return run_ordered(
         iter(range(count)),
         Work(read, render, write),
         worth_sharing=lambda number: number == 5,

@@ -40,7 +40,7 @@ class PlacedTree:
 
 
 @dataclass(frozen=True)
-class ForestStyle:
+class TreeStyle:
     """How the trees of one filesystem are written: nodes, and which optional trees and item forms there are."""
 
     nodes: NodeStyle
@@ -49,10 +49,10 @@ class ForestStyle:
     block_group_tree: bool
 
 
-class Forest:
+class TreeLayout:
     """Trees by their object id; `place` settles where everything is, `write` puts it there."""
 
-    def __init__(self, space: SpaceAllocator, style: ForestStyle) -> None:
+    def __init__(self, space: SpaceAllocator, style: TreeStyle) -> None:
         self.space = space
         self.style = style
         self._tables: dict[int, Callable[[], ItemTable]] = {}

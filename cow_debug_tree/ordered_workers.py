@@ -38,7 +38,7 @@ class Work(Generic[T, D, R]):
     write: Callable[[R], int]
 
 
-def take_turns(
+def run_ordered(
     tasks: Iterator[T],
     work: Work[T, D, R],
     *,
