@@ -31,7 +31,7 @@ fmt: $(STAMP) ## format the code and mend what can be mended
 demo: $(STAMP) ## format a loop device, fill it, mount it, look at it (DEMO_TREE=DIR: fill it from there)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh $(DEMO_TREE)
 
-bench: $(STAMP) ## compare time and memory with btrfs-progs (BENCH_TREE, BENCH_DIR, RUNS)
+bench: $(STAMP) ## compare time and memory with btrfs-progs (BENCH_TREE, BENCH_DIR, RUNS; BENCH_SCALE=1: a million files too)
 	$(BIN)/python scripts/bench.py $(ARGS)
 
 peers: $(STAMP) ## run btrfs-progs' tests with our commands, as root (PEERS=DIR: its source tree, built)
