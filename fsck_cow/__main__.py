@@ -7,7 +7,7 @@ import os
 import sys
 
 #: What the option parser exits with, and what fsck(8) says of the same.
-_PARSER_USAGE, _USAGE, _INTERRUPTED = 2, 16, 32
+_PARSER_USAGE, _USAGE, _OPERATIONAL, _INTERRUPTED = 2, 16, 8, 32
 
 
 def main() -> None:
@@ -20,9 +20,11 @@ def main() -> None:
 
     try:
         from cowcli.start import with_optional_values
+        from cowcli.stdout import checked_output
         from fsck_cow.cli import app
 
-        app(with_optional_values(sys.argv[1:]), prog_name="fsck.cow")
+        with checked_output("fsck.cow", failed=_OPERATIONAL):
+            app(with_optional_values(sys.argv[1:]), prog_name="fsck.cow")
     except SystemExit as end:
         exit_now(_USAGE if end.code == _PARSER_USAGE else end.code)
     except KeyboardInterrupt:

@@ -92,8 +92,6 @@ def fsck(
     except KeyboardInterrupt:
         sys.stderr.write(f"{NAME}: interrupted\n")
         raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        raise typer.Exit(OPERATIONAL) from None
     if report.clean:
         raise typer.Exit(CLEAN)
     if automatic or yes:

@@ -11,9 +11,15 @@ _INTERRUPTED = 130
 def main() -> None:
     """The command ``mkfs.cow``."""
     try:
+        from cowcli.exit import exit_now
+        from cowcli.stdout import checked_output
         from mkfs_cow.cli import app
 
-        app(prog_name="mkfs.cow")
+        try:
+            with checked_output("mkfs.cow"):
+                app(prog_name="mkfs.cow")
+        except SystemExit as end:
+            exit_now(end.code)
     except KeyboardInterrupt:  # before the command line was read
         sys.exit(_INTERRUPTED)
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cowcli.errors import tell_error
+from cowcli.stdout import OutputError
 from cowlib import __version__
 from cowlib.errors import CowError
 from mkfs_cow.features import describe_features, parse_features
@@ -173,7 +174,5 @@ def _tell(text: str) -> None:
     """Prints the summary; raises CowError where that cannot be."""
     try:
         typer.echo(text)
-    except BrokenPipeError:
-        raise  # whoever reads has seen enough
-    except OSError as error:
-        raise CowError(f"the filesystem is made, but standard output fails: {error.strerror}") from error
+    except OutputError as error:
+        raise CowError(f"the filesystem is made, but standard output fails: {error.reason}") from error

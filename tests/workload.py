@@ -32,7 +32,7 @@ def use(mountpoint: Path) -> dict[str, str]:
     (subvolume / "file").write_bytes(source.randbytes(100_000))
     _btrfs("subvolume", "snapshot", "-r", subvolume, mountpoint / "snapshot")
     (subvolume / "file").write_bytes(source.randbytes(50_000))
-    os.sync()
+    oracles.sync(mountpoint)
     for number in range(0, 200, 3):
         (folder / f"small-{number:03}").unlink()
     with (mountpoint / "big").open("r+b") as file:

@@ -12,7 +12,7 @@ import pytest
 
 import cowlib
 from tests import corpus, oracles
-from tests.commands import REPOSITORY, run_command
+from tests.commands import environment, run_command
 from tests.cow_debug_tree.running import run
 
 UTC = {"TZ": "UTC"}
@@ -131,7 +131,7 @@ def test_log_tree() -> None:
 def test_sharing_among_processes_changes_nothing(options: list[str]) -> None:
     devices = corpus.devices("node4k-bgt")
     command = [sys.executable, "-c", IN_SMALL_BATCHES, "--noscan", *options, *devices]
-    said = subprocess.run(command, capture_output=True, cwd=REPOSITORY, env={**UTC, "PYTHONPATH": str(REPOSITORY)})
+    said = subprocess.run(command, capture_output=True, env=environment(UTC))
     assert (said.returncode, said.stderr) == (0, b"")
     whole = run("--noscan", *options, *devices, env=UTC)
     assert_same(said.stdout.decode(errors="surrogateescape"), whole.stdout)
@@ -141,7 +141,7 @@ def test_sharing_among_processes_changes_nothing(options: list[str]) -> None:
 @pytest.mark.parametrize("script", [IN_SMALL_BATCHES, IN_SMALL_BATCHES.replace("1 << 16", "1 << 30")])
 def test_a_reader_who_stops_listening_is_no_error(script: str) -> None:
     command = [sys.executable, "-c", script, *map(str, corpus.devices("node4k-bgt"))]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline().startswith(b"cowtools v")
     process.stdout.close()
@@ -156,7 +156,7 @@ def test_a_reader_who_stops_listening_is_no_error(script: str) -> None:
 def test_no_room_for_the_text(script: str) -> None:
     command = [sys.executable, "-c", script, *map(str, corpus.devices("node4k-bgt"))]
     with open("/dev/full", "wb") as full:
-        said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=REPOSITORY)
+        said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment())
     assert said.returncode == 1
     assert b"cannot write to standard output: No space left on device" in said.stderr
     assert b"Traceback" not in said.stderr

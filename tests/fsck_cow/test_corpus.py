@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pytest
 
 from fsck_cow.catalogue import all_codes
 from tests import corpus
-from tests.commands import REPOSITORY
+from tests.commands import environment
 
 #: Bounds for one image.
 SECONDS = 20
@@ -48,10 +47,9 @@ class Verdict:
 
 def fsck(*arguments: str | Path) -> Verdict:
     """Run fsck.cow --json as a process of its own within the bounds."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "fsck_cow", "--json", "--noscan", *map(str, arguments)]
     said = subprocess.run(
-        [sys.executable, "-c", MEASURED, *command], env=environment, capture_output=True, text=True, timeout=SECONDS
+        [sys.executable, "-c", MEASURED, *command], env=environment(), capture_output=True, text=True, timeout=SECONDS
     )
     assert "Traceback" not in said.stderr, said.stderr
     assert int(said.stderr.splitlines()[-1]) << 10 < MEMORY
