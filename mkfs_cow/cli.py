@@ -13,6 +13,7 @@ import typer
 from cowcli import signals
 from cowcli.command import Command
 from cowcli.errors import tell_error
+from cowcli.stdout import OutputError
 from cowlib import __version__
 from cowlib.errors import CowError
 from mkfs_cow.features import describe_features, parse_features
@@ -125,11 +126,7 @@ def mkfs(
     """
     lists = features or []
     if "list-all" in lists:
-        try:
-            _tell(describe_features(), "")
-        except CowError as error:
-            tell_error("mkfs.cow", error)
-            raise typer.Exit(1) from None
+        typer.echo(describe_features())
         return
     if not devices:
         raise typer.BadParameter("which device?", param_hint="DEVICE...")
@@ -185,7 +182,7 @@ def _run(options: Options, *, quiet: bool, as_json: bool) -> None:
 def _tell_summary(summary: Summary, *, quiet: bool, as_json: bool) -> None:
     if as_json or not quiet:
         text = json.dumps(summary.as_json(), indent=2) if as_json else summary.as_text()
-        _tell(text, "the filesystem is made, but ")
+        _tell(text)
     if summary.unregistered and len(summary.devices) > 1:
         first, *others = [path for _, _, path in summary.devices]
         members = ",".join(f"device={path}" for path in others)
@@ -200,11 +197,9 @@ def _tell_summary(summary: Summary, *, quiet: bool, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _tell(text: str, otherwise: str) -> None:
-    """Prints to standard output; raises CowError, which begins with ``otherwise``, where that cannot be."""
+def _tell(text: str) -> None:
+    """Prints the summary; raises CowError where that cannot be."""
     try:
         typer.echo(text)
-    except BrokenPipeError:
-        raise  # whoever reads has seen enough
-    except OSError as error:
-        raise CowError(f"{otherwise}standard output fails: {error.strerror}") from error
+    except OutputError as error:
+        raise CowError(f"the filesystem is made, but standard output fails: {error.reason}") from error
