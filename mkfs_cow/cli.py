@@ -24,6 +24,7 @@ from mkfs_cow.options import (
     parse_epoch,
     parse_inode_flags,
     parse_size,
+    parse_slack,
     parse_subvolume,
     parse_uuid,
 )
@@ -111,7 +112,17 @@ def mkfs(
         list[str] | None,
         typer.Option("--inode-flags", metavar="FLAGS:PATH", help="nodatacow, nodatasum for PATH and what is below"),
     ] = None,
-    shrink: Annotated[bool, typer.Option("--shrink", help="make the filesystem (and an image file) minimal")] = False,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="make the filesystem (and an image file) as small as what goes in allows")
+    ] = False,
+    slack: Annotated[
+        str | None,
+        typer.Option(
+            "--slack",
+            metavar="SIZE|PERCENT",
+            help="leave room for at least this much more file data, also with --shrink",
+        ),
+    ] = None,
     nodiscard: Annotated[bool, typer.Option("-K", "--nodiscard", help="do not discard the device first")] = False,
     force: Annotated[bool, typer.Option("-f", "--force", help="overwrite an existing filesystem")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="only errors and warnings")] = False,
@@ -151,6 +162,7 @@ def mkfs(
             exclude=exclude or [],
             compression=parse_compression(compress),
             shrink=shrink,
+            slack=None if slack is None else parse_slack(slack),
             discard=not nodiscard,
             force=force,
             source_date_epoch=parse_epoch(os.environ.get("SOURCE_DATE_EPOCH")),
