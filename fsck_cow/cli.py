@@ -10,8 +10,10 @@ import typer
 
 import cowlib
 from cowcli.errors import tell_error
+from cowcli.help import command_with
 from cowcli.start import Backup, ChunkRootAt, NoScan, SuperCopy, TreeRootAt, address_or_none
 from cowlib.errors import CowError, UsageError
+from fsck_cow.help import HELP
 
 if TYPE_CHECKING:
     from cowlib.filesystem import StartPoint
@@ -33,8 +35,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.command(
-    epilog="Exit codes: 0 clean, 4 problems were found, 8 it could not be checked, 16 wrong usage, 32 interrupted."
-    " Examples: fsck.cow /dev/sdX ; fsck.cow --data --json disk1.img disk2.img ; fsck.cow --check extent disk.img",
+    cls=command_with(HELP),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def fsck(
