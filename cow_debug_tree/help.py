@@ -15,7 +15,7 @@ def _values() -> Mapping[str, Values]:
 
 HELP = Help(
     name="cow-debug-tree",
-    summary="show superblocks, trees and statistics of a btrfs filesystem that is not mounted",
+    summary="show superblocks, trees and statistics of an unmounted btrfs",
     exit_codes={
         "0": "all of it is shown",
         "1": "something could not be read: the rest is shown, and lines on standard error name what is not",

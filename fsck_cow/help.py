@@ -19,7 +19,7 @@ def _values() -> Mapping[str, Values]:
 
 HELP = Help(
     name="fsck.cow",
-    summary="check a btrfs filesystem that is not mounted",
+    summary="check an unmounted btrfs filesystem",
     exit_codes={
         "0": "clean",
         "4": "problems were found",

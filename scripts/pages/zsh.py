@@ -56,7 +56,7 @@ def _value(command: Declared, option: Option) -> str:
 
 
 def _action(values: Values) -> str:
-    words = " ".join(_escaped(word) for word in values.words)
+    words = _words(values)
     if values.listed:
         return f"_sequence compadd - {words}"
     if values.words:
@@ -71,10 +71,10 @@ def _function(command: Declared, option: Option) -> str:
 def _pair(function: str, values: Values) -> Iterator[str]:
     """A function for two values with a colon between them."""
     assert values.then is not None
-    words = " ".join(values.words)
+    words = _words(values)
     first = f"_sequence -n 2 compadd -S : - {words}" if values.listed else f"compadd -S : -q - {words}"
     after = values.then
-    second = f"compadd - {' '.join(after.words)}" if after.words else _action(after).strip() or ":"
+    second = f"compadd - {_words(after)}" if after.words else _action(after).strip() or ":"
     yield f"(( $+functions[{function}] )) || {function}() {{"
     yield "    if compset -P '*:'; then"
     yield f"        {second}"
@@ -83,6 +83,11 @@ def _pair(function: str, values: Values) -> Iterator[str]:
     yield "    fi"
     yield "}"
     yield ""
+
+
+def _words(values: Values) -> str:
+    """Words as zsh reads them: whatever could be a pattern is none."""
+    return " ".join(re.sub(r"([^\w./,+-])", r"\\\1", word) for word in values.words)
 
 
 def _escaped(text: str) -> str:
