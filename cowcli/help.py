@@ -67,6 +67,15 @@ def command_with(words: Help) -> type[TyperCommand]:
     class Command(TyperCommand):
         help_words = words
 
+        def get_help_option_names(self, ctx: Any) -> list[str]:
+            return sorted(super().get_help_option_names(ctx), key=len)  # they come from a set, in any order
+
+        def get_help_option(self, ctx: Any) -> Any:
+            option = super().get_help_option(ctx)
+            if option is not None:
+                option.help = "show this help"
+            return option
+
         def format_help(self, ctx: Any, formatter: Any) -> None:
             width = max(min(shutil.get_terminal_size().columns - 2, _WIDEST), _NARROWEST)
             formatter.write("\n".join(_page(self, ctx, width)) + "\n")

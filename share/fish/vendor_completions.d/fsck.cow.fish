@@ -16,4 +16,4 @@ complete -c fsck.cow -s y -d 'the same: only checks; this version repairs nothin
 complete -c fsck.cow -s f -d 'as fsck(8) passes it: every check is complete anyway'
 complete -c fsck.cow -s q -l quiet -d 'no progress, no notes, no word when clean'
 complete -c fsck.cow -s V -l version -d 'print the version'
-complete -c fsck.cow -s h -l help -d 'Show this message and exit.'
+complete -c fsck.cow -s h -l help -d 'show this help'
