@@ -200,7 +200,7 @@ class Bench:
     def plain_read(self, image: Path) -> Comparison:
         """Verifying all data against nothing but reading the used part of the same image past the page cache."""
         used = image.stat().st_blocks * 512 // (8 * MIB)
-        read = ["dd", f"if={image}", "of=/dev/null", "bs=8M", "iflag=direct", f"count={used}"]
+        read: list[str | Path] = ["dd", f"if={image}", "of=/dev/null", "bs=8M", "iflag=direct", f"count={used}"]
         said = self.folder / "ours.txt", self.folder / "theirs.txt"
         return compare(
             "plain-read",
