@@ -27,7 +27,7 @@ from mkfs_cow.space import SpaceAllocator
 from mkfs_cow.space_estimate import SpaceEstimate, metadata_estimate, with_comfort, with_headroom
 from mkfs_cow.summary import Summary
 from mkfs_cow.superblock import SuperblockFacts, write_superblocks
-from mkfs_cow.targets import Target, erase, inspect_target, open_targets, truncate
+from mkfs_cow.targets import Target, erase, inspect_target, inspect_together, open_targets, truncate
 from mkfs_cow.tree_contents import TreeContents
 from mkfs_cow.tree_layout import TreeLayout, TreeStyle
 from mkfs_cow.trees.system import chunk_payload
@@ -99,6 +99,7 @@ class _Maker:
         options = self.options
         if wanted is None and options.filled:
             wanted = _MIN_IMAGE
+        inspect_together(options.devices, options.fsid)
         return [
             inspect_target(path, options.byte_count, wanted, options.sectorsize, options.force)
             for path in options.devices

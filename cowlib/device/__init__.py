@@ -5,7 +5,7 @@ from __future__ import annotations
 from cowlib.device.buffers import SECTOR_SIZE, aligned_buffer, scratch_buffer
 from cowlib.device.device import Device, refuse_writing
 from cowlib.device.in_use import refuse_mounted, refuse_overlap
-from cowlib.device.signature import signature
+from cowlib.device.signature import signature, wipe_signatures
 from cowlib.device.users import mounted_btrfs
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "refuse_writing",
     "scratch_buffer",
     "signature",
+    "wipe_signatures",
 ]

@@ -78,7 +78,7 @@ def refuse_overlap(paths: Sequence[str | os.PathLike[str]], machine: Machine | N
         for other in seen:
             if target.overlaps(other):
                 raise DeviceError(
-                    f"is the same as {other.path}, or stands on the same bytes",
+                    f"shares bytes with {other.path}",
                     device=target.path,
                     hint="name each device once",
                 )
@@ -172,7 +172,7 @@ def _claim(target: Target, place: Place, strict: bool) -> bool:
                 return False
             use = use_of(device, target.machine)
             if use is None and error.errno == errno.EBUSY:
-                if _only_elsewhere(target, device):
+                if place.relation != "itself" and _only_elsewhere(target, device):
                     return False
                 if attempt + 1 < TRIES:
                     time.sleep(PAUSE)

@@ -57,7 +57,7 @@ def _read_only(path: str) -> DeviceError:
     return DeviceError(
         "is read-only",
         device=path,
-        hint="the medium, the device or the filesystem it stands on is write-protected",
+        hint="it is write-protected, or the filesystem it lies on is mounted so",
     )
 
 

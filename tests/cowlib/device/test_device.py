@@ -16,8 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cowlib.device import SECTOR_SIZE, Device, aligned_buffer, buffers, scratch_buffer
-from cowlib.device import opening
+from cowlib.device import SECTOR_SIZE, Device, aligned_buffer, buffers, opening, scratch_buffer
 from cowlib.errors import DeviceError, MountedError
 
 SIZE = 10 * SECTOR_SIZE + 1234
