@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import cowlib
-from cowcli.command import Command
+from cowcli.command import command_with
 from cowcli.errors import tell_error
 from cowcli.start import (
     Backup,
@@ -21,6 +21,7 @@ from cowcli.start import (
     refuse_idle_backup,
 )
 from cowlib.errors import CowError, UsageError
+from fsck_cow.help import HELP
 
 if TYPE_CHECKING:
     from cowlib.filesystem import StartPoint
@@ -41,14 +42,8 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-class _Fsck(Command):
-    failure = OPERATIONAL
-
-
 @app.command(
-    cls=_Fsck,
-    epilog="Exit codes: 0 clean, 4 problems were found, 8 it could not be checked, 16 wrong usage, 32 interrupted."
-    " Examples: fsck.cow /dev/sdX ; fsck.cow --data --json disk1.img disk2.img ; fsck.cow --check extent disk.img",
+    cls=command_with(HELP),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def fsck(
@@ -108,8 +103,6 @@ def fsck(
     except CowError as error:
         tell_error(NAME, error)
         raise typer.Exit(USAGE if isinstance(error, UsageError) else OPERATIONAL) from None
-    except BrokenPipeError:
-        raise typer.Exit(OPERATIONAL) from None
     if report.clean:
         raise typer.Exit(CLEAN)
     if automatic or yes:
@@ -159,10 +152,5 @@ def _tell(report: Report, devices: list[str], *, as_json: bool, quiet: bool) -> 
         lines = list(text_lines(report, notes=not quiet))
         if not quiet or not report.clean:
             lines.append(summary(report, devices))
-    try:
-        sys.stdout.writelines(f"{line}\n" for line in lines)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise CowError(f"cannot write to standard output: {error.strerror}") from None
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.stdout.flush()
