@@ -94,6 +94,25 @@ def mkfs(
         list[str] | None,
         typer.Option("--exclude", metavar="GLOB", help="leave out what matches; with / the whole path"),
     ] = None,
+    all_root: Annotated[bool, typer.Option("--all-root", help="everything belongs to root")] = False,
+    owner_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--owner-map",
+            metavar="FILE",
+            help="change owners as its lines say: uid|gid|both OLD NEW [COUNT]",
+            readable=False,
+        ),
+    ] = None,
+    pseudo: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--pseudo",
+            metavar="FILE",
+            help="add and change files as its lines say, in mksquashfs's words: PATH TYPE MODE UID GID ...",
+            readable=False,
+        ),
+    ] = None,
     compress: Annotated[
         str, typer.Option("--compress", metavar="ALGO[:LEVEL]", help="zstd (1-15), zlib (1-9), lzo or no")
     ] = "no",
@@ -139,6 +158,9 @@ def mkfs(
             subvolumes=[parse_subvolume(text) for text in subvol or []],
             inode_flags=[parse_inode_flags(text) for text in inode_flags or []],
             exclude=exclude or [],
+            all_root=all_root,
+            owner_map=owner_map,
+            pseudo=pseudo or [],
             compression=parse_compression(compress),
             shrink=shrink,
             discard=not nodiscard,

@@ -90,6 +90,9 @@ class Options:
     subvolumes: list[SubvolumeSpec] = field(default_factory=list)
     inode_flags: list[InodeFlagsSpec] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
+    all_root: bool = False
+    owner_map: Path | None = None
+    pseudo: list[Path] = field(default_factory=list)
     compression: CompressionChoice | None = None
     shrink: bool = False
     discard: bool = True
@@ -99,7 +102,7 @@ class Options:
     @property
     def filled(self) -> bool:
         """Whether anything goes in at all."""
-        return self.rootdir is not None or self.from_tar is not None
+        return self.rootdir is not None or self.from_tar is not None or bool(self.pseudo)
 
     def resolve(self) -> ResolvedOptions:
         """Settles what one option decides for another; raises UsageError for what cannot be meant."""
@@ -136,9 +139,13 @@ class Options:
             ("--compress", self.compression),
             ("--exclude", self.exclude),
             ("--inode-flags", self.inode_flags),
+            ("--all-root", self.all_root),
+            ("--owner-map", self.owner_map),
         ):
             if given and not self.filled:
                 raise UsageError(f"{name} needs --rootdir or --from-tar")
+        if self.all_root and self.owner_map is not None:
+            raise UsageError("--all-root and --owner-map exclude each other")
         if sum(spec.default for spec in self.subvolumes) > 1:
             raise UsageError("only one subvolume can be the default")
         paths = [spec.path for spec in self.subvolumes]

@@ -12,6 +12,9 @@ from mkfs_cow.source.archive import scan_tar
 from mkfs_cow.source.builder import TreeBuilder
 from mkfs_cow.source.contents import NoContents
 from mkfs_cow.source.directory import scan_directory
+from mkfs_cow.source.owners import all_root, mapped, read_owner_map
+from mkfs_cow.source.pseudo import read_pseudo
+from mkfs_cow.source.pseudo_files import with_pseudo_files
 from mkfs_cow.source.subvolumes import partition, with_flags
 from mkfs_cow.source.tables import S_IFDIR, Segments, Tree
 from mkfs_cow.trees.limits import fitting
@@ -22,10 +25,12 @@ def read_source(
 ) -> list[Tree]:
     """The trees to make: the top one, then one for each subvolume in the order of ``options.subvolumes``.
 
-    Raises UsageError for a subvolume or a flagged path that is not there and for names that do not fit into the trees,
-    CowError for a source that cannot be read.
+    Raises UsageError for a subvolume or a flagged path that is not there, for names that do not fit into the trees and
+    for definitions that cannot be carried out, CowError for a source that cannot be read.
     """
     clamp = options.source_date_epoch
+    owners = None if options.owner_map is None else read_owner_map(options.owner_map)
+    definitions = read_pseudo(options.pseudo)
 
     def count(done: int) -> None:
         progress("reading names", done, 0)
@@ -43,6 +48,20 @@ def read_source(
         tree = scan_tar(options.from_tar, exclude=options.exclude, clamp=clamp, warn=warn, progress=count)
     else:
         tree = empty_tree(now)
+    if options.all_root:
+        tree = all_root(tree)
+    elif owners is not None:
+        tree = mapped(tree, owners)
+    if definitions:  # which say owners as they are to be
+        tree = with_pseudo_files(
+            tree,
+            definitions,
+            now=now,
+            clamp=clamp,
+            root=options.rootdir,
+            ignore=_own_files(options),
+            warn=warn,
+        )
     tree = fitting(tree, options.nodesize, extref="extref" in options.features, warn=warn)
     return _flagged(partition(tree, [spec.path for spec in options.subvolumes]), options)
 

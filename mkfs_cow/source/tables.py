@@ -280,11 +280,16 @@ class Tree:
         for name in path.split(b"/"):
             if name in (b"", b"."):
                 continue
-            first, last = np.searchsorted(self.names.parent, [inode, inode + 1]).tolist()
-            row = bisect_left(range(last), name, lo=first, key=self.names.name.__getitem__)
-            if row == last or self.names.name[row] != name:
+            found = self.entry(inode, name)
+            if found is None or found < 0:
                 return None
-            inode = int(self.names.inode[row])
-            if inode < 0:
-                return None
+            inode = found
         return inode
+
+    def entry(self, directory: int, name: bytes) -> int | None:
+        """What a name in a directory leads to, as `Names` has it; None if there is no such name."""
+        first, last = np.searchsorted(self.names.parent, [directory, directory + 1]).tolist()
+        row = bisect_left(range(last), name, lo=first, key=self.names.name.__getitem__)
+        if row == last or self.names.name[row] != name:
+            return None
+        return int(self.names.inode[row])
