@@ -13,10 +13,10 @@ import typer
 from cowcli.errors import tell_error
 from cowlib import __version__
 from cowlib.errors import CowError
+from mkfs_cow.compression import parse_compressions
 from mkfs_cow.features import describe_features, parse_features
 from mkfs_cow.options import (
     Options,
-    parse_compression,
     parse_csum_type,
     parse_epoch,
     parse_inode_flags,
@@ -114,8 +114,21 @@ def mkfs(
         ),
     ] = None,
     compress: Annotated[
-        str, typer.Option("--compress", metavar="ALGO[:LEVEL]", help="zstd (1-15), zlib (1-9), lzo or no")
+        str,
+        typer.Option(
+            "--compress",
+            metavar="ALGO[:LEVEL][,PATH=...]",
+            help="zstd (1-15), zlib (1-9), lzo or no; after commas others for some paths or globs from the root and "
+            "what is below them, such as zstd:9,boot=no: the nearest one counts",
+        ),
     ] = "no",
+    compress_property: Annotated[
+        bool,
+        typer.Option(
+            "--compress-property",
+            help="set the compression property too: what is written later is compressed (or, with no, never is)",
+        ),
+    ] = False,
     inode_flags: Annotated[
         list[str] | None,
         typer.Option("--inode-flags", metavar="FLAGS:PATH", help="nodatacow, nodatasum for PATH and what is below"),
@@ -161,7 +174,8 @@ def mkfs(
             all_root=all_root,
             owner_map=owner_map,
             pseudo=pseudo or [],
-            compression=parse_compression(compress),
+            compression=parse_compressions(compress),
+            compress_property=compress_property,
             shrink=shrink,
             discard=not nodiscard,
             force=force,

@@ -119,12 +119,16 @@ class _Maker:
 
     def _data_options(self) -> DataOptions:
         options = self.options
-        compression = options.compression
+        default, *rules = [
+            (Compression.NONE, 0) if choice is None else (choice.algorithm, choice.level)
+            for choice in options.compression.all()
+        ]
         return DataOptions(
             sectorsize=options.sectorsize,
             csum_type=options.csum_type,
-            compression=compression.algorithm if compression else Compression.NONE,
-            level=compression.level if compression else 0,
+            compression=default[0],
+            level=default[1],
+            rules=tuple(rules),
             no_holes="no-holes" in options.features,
             max_inline=min(2048, self.nodesize // 2),
         )
@@ -221,6 +225,8 @@ class _Maker:
         if any(spec.default for spec in self.options.subvolumes):
             bits |= IncompatFeature.DEFAULT_SUBVOL
         used = set(np.unique(written.extents.compression).tolist())
+        if self.options.compress_property:
+            used |= {choice.algorithm for choice in self.options.compression.all() if choice is not None}
         if Compression.LZO in used:
             bits |= IncompatFeature.COMPRESS_LZO
         if Compression.ZSTD in used:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from cowlib.errors import UsageError
-from cowlib.format import LABEL_SIZE, Compression, CsumType
+from cowlib.format import LABEL_SIZE, CsumType
+from mkfs_cow.compression import CompressionChoices
 from mkfs_cow.features import DEFAULTS, FeatureSet
 
 CSUM_TYPES = {
@@ -34,21 +35,6 @@ _LARGEST = 2**63 - 1
 _NODESIZE = 16384
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
-
-#: Algorithm, its default level and its highest one. LZO has no levels.
-_COMPRESSIONS = {
-    "zlib": (Compression.ZLIB, 3, 9),
-    "lzo": (Compression.LZO, 1, 1),
-    "zstd": (Compression.ZSTD, 3, 15),
-}
-
-
-@dataclass(frozen=True)
-class CompressionChoice:
-    """How file data is compressed: ``algorithm`` and ``level``."""
-
-    algorithm: Compression
-    level: int
 
 
 @dataclass(frozen=True)
@@ -93,7 +79,8 @@ class Options:
     all_root: bool = False
     owner_map: Path | None = None
     pseudo: list[Path] = field(default_factory=list)
-    compression: CompressionChoice | None = None
+    compression: CompressionChoices = field(default_factory=CompressionChoices)
+    compress_property: bool = False
     shrink: bool = False
     discard: bool = True
     force: bool = False
@@ -144,6 +131,8 @@ class Options:
         ):
             if given and not self.filled:
                 raise UsageError(f"{name} needs --rootdir or --from-tar")
+        if self.compress_property and not self.compression:
+            raise UsageError("--compress-property needs --compress")
         if self.all_root and self.owner_map is not None:
             raise UsageError("--all-root and --owner-map exclude each other")
         if sum(spec.default for spec in self.subvolumes) > 1:
@@ -180,21 +169,6 @@ def parse_size(text: str) -> int:
     number, unit = match.groups()
     factor = 1 << _UNITS[unit]
     return int(number) * factor if "." not in number else int(float(number) * factor)
-
-
-def parse_compression(text: str) -> CompressionChoice | None:
-    """``ALGO[:LEVEL]`` as given to ``--compress``; ``no`` gives None. Raises UsageError."""
-    name, _, level_text = text.lower().partition(":")
-    if name in ("no", "none"):
-        return None
-    if name not in _COMPRESSIONS:
-        raise UsageError(f"unknown compression '{name}'", hint="choose zstd, zlib, lzo or no")
-    algorithm, default, highest = _COMPRESSIONS[name]
-    if not level_text:
-        return CompressionChoice(algorithm, default)
-    if not level_text.isdigit() or not 1 <= int(level_text) <= highest:
-        raise UsageError(f"level '{level_text}' is not one of {name}: 1 to {highest}")
-    return CompressionChoice(algorithm, int(level_text))
 
 
 def _relative_path(text: str) -> bytes:

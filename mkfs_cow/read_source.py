@@ -10,6 +10,7 @@ from cowlib.format import InodeFlag
 from mkfs_cow.options import InodeFlagsSpec, ResolvedOptions, subvolume_of
 from mkfs_cow.source.archive import scan_tar
 from mkfs_cow.source.builder import TreeBuilder
+from mkfs_cow.source.compress import with_compression, with_property
 from mkfs_cow.source.contents import NoContents
 from mkfs_cow.source.directory import scan_directory
 from mkfs_cow.source.owners import all_root, mapped, read_owner_map
@@ -62,8 +63,10 @@ def read_source(
             ignore=_own_files(options),
             warn=warn,
         )
+    tree = with_compression(tree, options.compression.rules)
     tree = fitting(tree, options.nodesize, extref="extref" in options.features, warn=warn)
-    return _flagged(partition(tree, [spec.path for spec in options.subvolumes]), options)
+    trees = _flagged(partition(tree, [spec.path for spec in options.subvolumes]), options)
+    return [with_property(tree, options.compression) for tree in trees] if options.compress_property else trees
 
 
 def empty_tree(now: int) -> Tree:

@@ -116,14 +116,14 @@ def _joined(tree: Tree, new: Tree, contents: Contents) -> Tree:
     known = len(tree)
     both: dict[str, Any] = {
         name: np.concatenate([getattr(tree, name), getattr(new, name)])
-        for name in ("mode", "uid", "gid", "nlink", "size", "rdev", "flags")
+        for name in ("mode", "uid", "gid", "nlink", "size", "rdev", "flags", "compression", "priority")
     }
     for name in ("atime", "ctime", "mtime", "otime"):
         one, other = getattr(tree, name), getattr(new, name)
         both[name] = Times(np.concatenate([one.sec, other.sec]), np.concatenate([one.nsec, other.nsec]))
     links = Symlinks(
         np.concatenate([tree.symlinks.inode, new.symlinks.inode + known]),
-        _appended(tree.symlinks.target, new.symlinks.target),
+        tree.symlinks.target.followed_by(new.symlinks.target),
     )
     old, more = tree.segments, new.segments
     segments = Segments(
@@ -133,10 +133,6 @@ def _joined(tree: Tree, new: Tree, contents: Contents) -> Tree:
         np.concatenate([old.position, more.position]),
     )
     return replace(tree, **both, symlinks=links, segments=segments, contents=contents)
-
-
-def _appended(one: Blobs, other: Blobs) -> Blobs:
-    return Blobs(bytes(one.data) + bytes(other.data), np.concatenate([one.start, other.start[1:] + one.start[-1]]))
 
 
 def _with_xattrs(xattrs: Xattrs, given: dict[int, dict[bytes, bytes]]) -> Xattrs:
@@ -153,8 +149,8 @@ def _with_xattrs(xattrs: Xattrs, given: dict[int, dict[bytes, bytes]]) -> Xattrs
     kept = xattrs.select(np.flatnonzero(~touched))
     joined = Xattrs(
         np.concatenate([kept.inode, np.array([row[0] for row in rows], dtype=np.int64)]),
-        _appended(kept.name, Blobs.of([row[1] for row in rows])),
-        _appended(kept.value, Blobs.of([row[2] for row in rows])),
+        kept.name.followed_by(Blobs.of([row[1] for row in rows])),
+        kept.value.followed_by(Blobs.of([row[2] for row in rows])),
     )
     return joined.select(np.argsort(joined.inode, kind="stable"))
 
@@ -169,7 +165,7 @@ def _with_names(names: Names, given: dict[tuple[int, bytes], int]) -> Names:
     joined = Names(
         np.concatenate([names.parent, np.array([row[0] for row in rows], dtype=np.int64)]),
         np.concatenate([names.inode, np.array([row[2] for row in rows], dtype=np.int64)]),
-        _appended(names.name, Blobs.of([row[1] for row in rows])),
+        names.name.followed_by(Blobs.of([row[1] for row in rows])),
     )
     before = 2 * np.array(place, dtype=np.int64)
     return joined.select(np.argsort(np.concatenate([2 * np.arange(len(names)) + 1, before]), kind="stable"))
