@@ -129,6 +129,15 @@ def mkfs(
             help="set the compression property too: what is written later is compressed (or, with no, never is)",
         ),
     ] = False,
+    sort: Annotated[
+        Path | None,
+        typer.Option(
+            "--sort",
+            metavar="FILE",
+            help="order of the data on disk, highest first, as its lines say: PATH PRIORITY (-32768 to 32767, else 0)",
+            readable=False,
+        ),
+    ] = None,
     inode_flags: Annotated[
         list[str] | None,
         typer.Option("--inode-flags", metavar="FLAGS:PATH", help="nodatacow, nodatasum for PATH and what is below"),
@@ -176,6 +185,7 @@ def mkfs(
             pseudo=pseudo or [],
             compression=parse_compressions(compress),
             compress_property=compress_property,
+            sort=sort,
             shrink=shrink,
             discard=not nodiscard,
             force=force,

@@ -81,6 +81,7 @@ class Options:
     pseudo: list[Path] = field(default_factory=list)
     compression: CompressionChoices = field(default_factory=CompressionChoices)
     compress_property: bool = False
+    sort: Path | None = None
     shrink: bool = False
     discard: bool = True
     force: bool = False
@@ -128,6 +129,7 @@ class Options:
             ("--inode-flags", self.inode_flags),
             ("--all-root", self.all_root),
             ("--owner-map", self.owner_map),
+            ("--sort", self.sort),
         ):
             if given and not self.filled:
                 raise UsageError(f"{name} needs --rootdir or --from-tar")

@@ -11,11 +11,12 @@ from mkfs_cow.options import InodeFlagsSpec, ResolvedOptions, subvolume_of
 from mkfs_cow.source.archive import scan_tar
 from mkfs_cow.source.builder import TreeBuilder
 from mkfs_cow.source.compress import with_compression, with_property
-from mkfs_cow.source.contents import NoContents
+from mkfs_cow.source.contents import NoContents, shown
 from mkfs_cow.source.directory import scan_directory
 from mkfs_cow.source.owners import all_root, mapped, read_owner_map
 from mkfs_cow.source.pseudo import read_pseudo
 from mkfs_cow.source.pseudo_files import with_pseudo_files
+from mkfs_cow.source.sort import read_sort, with_priorities
 from mkfs_cow.source.subvolumes import partition, with_flags
 from mkfs_cow.source.tables import S_IFDIR, Segments, Tree
 from mkfs_cow.trees.limits import fitting
@@ -32,6 +33,7 @@ def read_source(
     clamp = options.source_date_epoch
     owners = None if options.owner_map is None else read_owner_map(options.owner_map)
     definitions = read_pseudo(options.pseudo)
+    priorities = [] if options.sort is None else read_sort(options.sort)
 
     def count(done: int) -> None:
         progress("reading names", done, 0)
@@ -63,6 +65,10 @@ def read_source(
             ignore=_own_files(options),
             warn=warn,
         )
+    tree, missing = with_priorities(tree, priorities)
+    if missing:
+        path, more = missing[0], f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        warn(f"{options.sort}:{path.line.number}: {shown(path.path)}{more}: not there, and not sorted")
     tree = with_compression(tree, options.compression.rules)
     tree = fitting(tree, options.nodesize, extref="extref" in options.features, warn=warn)
     trees = _flagged(partition(tree, [spec.path for spec in options.subvolumes]), options)

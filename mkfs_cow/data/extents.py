@@ -197,7 +197,8 @@ def assemble(files: Files, parts: Sequence[Stored], inline: Inline, sizes: NDArr
         + [np.stack([inline.file, nothing, nothing, inline.data.lengths, size, size, inline.compression, payload])],
         axis=1,
     )
-    table = table[:, np.lexsort((table[1], table[0]))]
+    place = (table[0],) if files.sorted else (files.inode[table[0]], files.tree[table[0]])
+    table = table[:, np.lexsort((table[1], *place))]
     file, offset, address, disk_length, length, ram_length, compression, payload = table
     return Extents(
         tree=files.tree[file],

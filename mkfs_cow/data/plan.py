@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,10 +73,12 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Files:
-    """Every regular file of all trees that has a size; a row number here is what `file` means elsewhere.
+    """Every regular file of all trees that has a size, in the order that their data has; a row number here is what
+    `file` means elsewhere.
 
-    ``tree`` (its number), ``inode`` and ``size`` are int64; ``compress`` says whether it may be compressed, ``choice``
-    (uint16) which of `DataOptions.choices` that means, ``datasum`` whether its data has checksums.
+    ``sorted`` says if this is the order of trees and inodes. ``tree`` (its number), ``inode`` and ``size`` are int64;
+    ``compress`` says whether it may be compressed, ``choice`` (uint16) which of `DataOptions.choices` that means,
+    ``datasum`` whether its data has checksums.
     """
 
     tree: IntColumn
@@ -85,18 +87,24 @@ class Files:
     compress: NDArray[np.bool_]
     choice: NDArray[np.uint16]
     datasum: NDArray[np.bool_]
+    sorted: bool = True
 
     def __len__(self) -> int:
         return len(self.tree)
 
+    def select(self, rows: IntColumn) -> Files:
+        """The files of these rows, in this order, which is none of their own."""
+        columns = {column.name: getattr(self, column.name)[rows] for column in fields(self) if column.name != "sorted"}
+        return Files(**columns, sorted=False)
+
     @classmethod
     def of(cls, trees: Sequence[Tree], options: DataOptions) -> Files:
-        """The files in the order their data will have: by tree, then by inode."""
+        """The files in the order their data will have: by priority from the highest, by tree, then by inode."""
         inodes = [np.flatnonzero(tree.is_type(S_IFREG) & (tree.size > 0)) for tree in trees]
         flags = _joined([tree.flags[rows] for tree, rows in zip(trees, inodes, strict=True)])
         choice = _joined([t.compression[rows] for t, rows in zip(trees, inodes, strict=True)]).astype(np.uint16)
         packs = np.array([algorithm != Compression.NONE for algorithm, _ in options.choices])
-        return cls(
+        files = cls(
             tree=np.repeat(np.arange(len(trees)), [len(rows) for rows in inodes]),
             inode=_joined(inodes).astype(np.int64),
             size=_joined([t.size[rows] for t, rows in zip(trees, inodes, strict=True)]).astype(np.int64),
@@ -104,6 +112,8 @@ class Files:
             choice=choice,
             datasum=(flags & np.uint64(InodeFlag.NODATASUM)) == 0,
         )
+        priority = np.concatenate([t.priority[rows] for t, rows in zip(trees, inodes, strict=True)]).astype(np.int64)
+        return files.select(np.argsort(-priority, kind="stable")) if priority.any() else files
 
 
 @dataclass(frozen=True)
@@ -255,12 +265,16 @@ def _segments(trees: Sequence[Tree], files: Files) -> tuple[IntColumn, IntColumn
     """The segments of all trees as one table: file, offset, length, position."""
     tables = []
     for number, tree in enumerate(trees):
-        first = int(np.searchsorted(files.tree, number))
-        of_tree = files.inode[files.tree == number]
+        rows = np.flatnonzero(files.tree == number)
+        if not files.sorted:
+            rows = rows[np.argsort(files.inode[rows])]
         segments = tree.segments
-        file = first + np.searchsorted(of_tree, segments.inode)
+        file = rows[np.searchsorted(files.inode[rows], segments.inode)]
         tables.append((file, segments.offset, segments.length, segments.position))
     file, offset, length, position = (np.concatenate(column) for column in zip(*tables, strict=True))
+    if not files.sorted:
+        order = np.lexsort((offset, file))
+        file, offset, length, position = file[order], offset[order], length[order], position[order]
     return file, offset, length, position
 
 
