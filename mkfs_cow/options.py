@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Sequence
@@ -118,8 +119,8 @@ class Options:
     def _validate_source(self) -> None:
         if self.rootdir is not None and self.from_tar is not None:
             raise UsageError("--rootdir and --from-tar exclude each other")
-        if self.rootdir is not None and not self.rootdir.is_dir():
-            raise UsageError(f"{self.rootdir}: not a directory")
+        if self.rootdir is not None:
+            _refuse_no_directory(self.rootdir)
         if self.subvolumes and self.rootdir is None:
             raise UsageError("--subvol needs --rootdir")
         for name, given in (
@@ -156,6 +157,14 @@ def _validate_mixed(data: str | None, metadata: str | None, nodesize: int, secto
         raise UsageError("with mixed block groups the data and metadata profiles must be the same")
     if nodesize != sectorsize:
         raise UsageError("with mixed block groups the node size must be the sector size")
+
+
+def _refuse_no_directory(path: Path) -> None:
+    try:
+        with os.scandir(path):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
 
 
 def _power_of_two(what: str, value: int, low: int, high: int) -> None:
@@ -196,10 +205,11 @@ def parse_subvolume(text: str) -> SubvolumeSpec:
 
 def parse_inode_flags(text: str) -> InodeFlagsSpec:
     """``FLAGS:PATH`` as given to ``--inode-flags``; raises UsageError."""
-    flags, colon, path = text.partition(":")
+    flags, _, path = text.partition(":")
     names = set(filter(None, flags.split(",")))
-    if not colon or not names or not names <= {"nodatacow", "nodatasum"}:
-        raise UsageError(f"'{text}' is not FLAGS:PATH", hint="FLAGS are nodatacow and nodatasum, by comma")
+    if not path or not names or not names <= {"nodatacow", "nodatasum"}:
+        hint = "FLAGS are nodatacow and nodatasum, by comma; PATH is / for everything"
+        raise UsageError(f"'{text}' is not FLAGS:PATH", hint=hint)
     return InodeFlagsSpec(_relative_path(path), "nodatacow" in names, "nodatasum" in names)
 
 
