@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 import subprocess
-import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -16,6 +15,7 @@ from mkfs_cow.source.additions import Additions
 from mkfs_cow.source.builder import storable
 from mkfs_cow.source.contents import Contents, shown
 from mkfs_cow.source.pseudo import Definition
+from mkfs_cow.source.spool import spool_file
 from mkfs_cow.source.tables import S_IFDIR, S_IFLNK, S_IFREG, Tree
 
 if TYPE_CHECKING:
@@ -207,6 +207,8 @@ class AddedContents:
     What commands print is kept in a temporary file until nobody holds this any more.
     """
 
+    shared = False
+
     def __init__(self, contents: Contents, known: int) -> None:
         self.known = known
         self._contents = contents
@@ -224,8 +226,7 @@ class AddedContents:
         line = definition.line
         try:
             if self._spool is None:
-                directory = os.environ.get("TMPDIR") or "/var/tmp"
-                self._spool = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - it outlives this
+                self._spool = spool_file(buffering=0)
             start = self._spool.seek(0, os.SEEK_END)
             command = [b"/bin/sh", b"-c", definition.text]
             with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
