@@ -32,6 +32,7 @@ from mkfs_cow.targets import Target, Unfinished, inspect_target, truncate
 from mkfs_cow.tree_contents import TreeContents
 from mkfs_cow.tree_layout import TreeLayout, TreeStyle
 from mkfs_cow.trees.system import chunk_payload
+from mkfs_cow.usage import usage
 
 #: (what is being done, how much of it is done, how much there is in all; 0: not known)
 Progress = Callable[[str, int, int], None]
@@ -183,7 +184,7 @@ class _Maker:
                         truncate(target.path, device_space.total_bytes)
                 unfinished.complete = True
         unregistered = register_devices(self.options.devices)
-        return replace(self._summary(facts, space, written), unregistered=unregistered)
+        return replace(self._summary(facts, layout, written), unregistered=unregistered)
 
     def _chunk_map(self, chunks: ChunkAllocator) -> ChunkMap:
         by_id = {device.devid: device for device in chunks.devices}
@@ -245,7 +246,8 @@ class _Maker:
             bits |= IncompatFeature.RAID1C34
         return bits
 
-    def _summary(self, facts: SuperblockFacts, space: SpaceAllocator, written: Written) -> Summary:
+    def _summary(self, facts: SuperblockFacts, layout: TreeLayout, written: Written) -> Summary:
+        space = layout.space
         groups = []
         for kind, members in space.groups.items():
             length = sum(group.chunk.length for group in members)
@@ -269,6 +271,9 @@ class _Maker:
             inodes=sum(int(np.count_nonzero(tree.nlink)) for tree in written.trees) if self.options.filled else 0,
             subvolumes=len(self.options.subvolumes),
             warnings=self.warnings,
+            usage=usage(
+                written, layout, [b"", *(spec.path for spec in self.options.subvolumes)], self.options.sectorsize
+            ),
         )
 
 
