@@ -14,8 +14,9 @@ class Summary:
     """A new filesystem. Sizes are bytes.
 
     ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used); ``usage`` is
-    where the bytes went, see `mkfs_cow.usage`. ``unregistered`` says why the kernel was not told of the block devices
-    among them, None: it was.
+    where the bytes went, see `mkfs_cow.usage`. ``warnings`` name what was not taken in whole, ``advice`` what was asked
+    for and is not recommended. ``unregistered`` says why the kernel was not told of the block devices among them, None:
+    it was.
     """
 
     fsid: uuid.UUID
@@ -33,6 +34,7 @@ class Summary:
     warnings: list[str] = field(default_factory=list)
     usage: dict[str, Any] = field(default_factory=dict)
     unregistered: str | None = None
+    advice: list[str] = field(default_factory=list)
 
     def as_text(self) -> str:
         """Lines for people."""
@@ -74,4 +76,5 @@ class Summary:
             "usage": self.usage,
             "warnings": self.warnings,
             "unregistered": self.unregistered,
+            "advice": self.advice,
         }
