@@ -55,7 +55,7 @@ def test_every_device_of_a_mounted_btrfs(tmp_path: Path, make_devices: MakeDevic
         refused(images[1], "mounted")
         with Device.open(second) as reader:
             assert reader.read(65536 + 64, 8).tobytes() == b"_BHRfS_M"
-    for path in (first, second, *images):
+    for path in [first, second, *map(str, images)]:
         Device.open(path, write=True).close()
 
 
