@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from cowlib.format import NAME_LEN
 from mkfs_cow.source.builder import TreeBuilder
 from mkfs_cow.source.contents import shown
-from mkfs_cow.source.exclude import excluder
+from mkfs_cow.source.exclude import Excluder
 from mkfs_cow.source.tables import S_IFDIR, S_IFLNK, S_IFREG, Blobs, Names, Segments, Tree
 from mkfs_cow.source.tar_header import members
 from mkfs_cow.source.tar_stream import ArchiveStream
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _TYPES = {"1": 0, "2": S_IFLNK, "3": 0o020000, "4": 0o060000, "5": S_IFDIR, "6": 0o010000, "D": S_IFDIR}
 _IMPLIED_MODE = S_IFDIR | 0o755
+_LINK_MODE = 0o777  # whatever a header says: the kernel knows no other
 _TARGET_LIMIT = 4096
 _PATH_LIMIT = 1 << 16
 _MAX_LINKS = 40  # followed on the way to one place, as the kernel has it
@@ -29,7 +30,7 @@ _MAX_LINKS = 40  # followed on the way to one place, as the kernel has it
 def scan_tar(
     path: str,
     *,
-    exclude: Sequence[str] = (),
+    exclude: Excluder | None = None,
     clamp: int | None = None,
     warn: Callable[[str], None],
     progress: Callable[[int], None] | None = None,
@@ -76,7 +77,7 @@ class _Hierarchy:
         except _CannotTake as reason:
             self._warn(f"{shown(member.name)}: {reason}, left out")
 
-    def tree(self, stream: ArchiveStream, exclude: Sequence[str], clamp: int | None) -> Tree:
+    def tree(self, stream: ArchiveStream, exclude: Excluder | None, clamp: int | None) -> Tree:
         """All of it in the order of `Tree`, without what is excluded."""
         if self._root < 0:
             self._root = self._implied(0)
@@ -122,7 +123,7 @@ class _Hierarchy:
         atime, ctime, otime = (mtime if time is None else time for time in (member.atime, member.ctime, member.otime))
         size = member.size if kind == S_IFREG else len(member.link) if kind == S_IFLNK else 0
         inode = self._builder.inode(
-            kind | member.mode,
+            kind | (_LINK_MODE if kind == S_IFLNK else member.mode),
             member.uid,
             member.gid,
             size,
@@ -209,9 +210,8 @@ class _Hierarchy:
         self._found[path] = way[-1]
         return way[-1]
 
-    def _in_order(self, exclude: Sequence[str]) -> tuple[list[int], list[tuple[int, int, bytes]]]:
+    def _in_order(self, exclude: Excluder | None) -> tuple[list[int], list[tuple[int, int, bytes]]]:
         """The inodes in the order of `Tree`, and the entries in theirs: parent, inode, name."""
-        excluded = excluder(exclude)
         order: list[int] = []
         numbered: set[int] = set()
         entries: list[tuple[int, int, bytes]] = []
@@ -222,8 +222,8 @@ class _Hierarchy:
             below = []
             for name, inode in sorted(self._entries[directory].items()):
                 is_directory = inode in self._entries
-                here = path + os.fsdecode(name) if excluded is not None else ""
-                if excluded is not None and excluded(here, is_directory):
+                here = path + os.fsdecode(name) if exclude is not None else ""
+                if exclude is not None and exclude(here, is_directory):
                     continue
                 entries.append((directory, inode, name))
                 if is_directory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from cowlib.errors import CowError
 from mkfs_cow.source.builder import TreeBuilder, dense_segments, join_segments
 from mkfs_cow.source.contents import PATH_LIMIT, DirectoryContents, open_quietly, shown
-from mkfs_cow.source.exclude import excluder
+from mkfs_cow.source.exclude import Excluder
 from mkfs_cow.source.tables import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Segments, Tree
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _NAME_MAX = 255
 def scan_directory(
     path: str | bytes | os.PathLike[str],
     *,
-    exclude: Sequence[str] = (),
+    exclude: Excluder | None = None,
     clamp: int | None = None,
     ignore: Collection[tuple[int, int]] = (),
     warn: Callable[[str], None],
@@ -39,7 +39,7 @@ def scan_directory(
 
     Nothing in the tables depends on anything but the files: otime, and the atime of links, are the mtime.
 
-    ``exclude`` are patterns (see `excluder`), ``clamp`` is the latest time in seconds, ``ignore`` names files by
+    ``exclude`` says what is left out, ``clamp`` is the latest time in seconds, ``ignore`` names files by
     (st_dev, st_ino), such as the image being made. What vanishes while it is looked at or cannot be read is left
     out, and ``warn`` gets a line that names it; what of it shows only later, when the data is read, is `write_data`'s
     to tell. ``progress`` is called now and then with the number of inodes so far. Raises CowError if ``path`` itself
@@ -68,14 +68,14 @@ class _Scan:
     def __init__(
         self,
         root: bytes,
-        exclude: Sequence[str],
+        exclude: Excluder | None,
         ignore: frozenset[tuple[int, int]],
         warn: Callable[[str], None],
     ) -> None:
         self.builder = TreeBuilder()
         self.sparse: list[int] = []  # regular files with fewer blocks than their size needs
         self._root = root.rstrip(b"/")
-        self._excluded = excluder(exclude)
+        self._excluded = exclude
         self._ignore = ignore
         self._warn = warn
         self._linked: dict[tuple[int, int], int] = {}  # inode index of what has several names
