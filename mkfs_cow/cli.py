@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from mkfs_cow.options import (
     parse_csum_type,
     parse_epoch,
     parse_inode_flags,
+    parse_owner,
     parse_size,
     parse_subvolume,
     parse_uuid,
@@ -81,19 +83,43 @@ def mkfs(
         str | None,
         typer.Option("--from-tar", metavar="FILE", help="take in this tar; - reads standard input"),
     ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layers",
+            metavar="FILE",
+            help="take in this layer of an OCI image, a tar with whiteouts; lowest layer first, - as above",
+        ),
+    ] = None,
     subvol: Annotated[
         list[str] | None,
         typer.Option(
             "-u",
             "--subvol",
             metavar="TYPE:DIR",
-            help="make DIR (below --rootdir) a subvolume: rw, ro, default, default-ro",
+            help="make DIR of what is taken in a subvolume: rw, ro, default, default-ro; "
+            "in an empty filesystem it is made",
+        ),
+    ] = None,
+    root_owner: Annotated[
+        str | None,
+        typer.Option(
+            "--root-owner",
+            metavar="UID:GID",
+            help="owner of the top directory; in an empty filesystem of all directories",
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option("--exclude", metavar="GLOB", help="leave out what matches; with / the whole path"),
     ] = None,
+    one_file_system: Annotated[
+        bool,
+        typer.Option("-x", "--one-file-system", help="leave out what is in other filesystems mounted below --rootdir"),
+    ] = False,
+    reflink: Annotated[
+        bool, typer.Option("--reflink", help="share blocks with the files of --rootdir where one filesystem has both")
+    ] = False,
     compress: Annotated[
         str, typer.Option("--compress", metavar="ALGO[:LEVEL]", help="zstd (1-15), zlib (1-9), lzo or no")
     ] = "no",
@@ -105,6 +131,9 @@ def mkfs(
     nodiscard: Annotated[bool, typer.Option("-K", "--nodiscard", help="do not discard the device first")] = False,
     force: Annotated[bool, typer.Option("-f", "--force", help="overwrite an existing filesystem")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="only errors and warnings")] = False,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, show_default=False, metavar="", help="list what goes in")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="tell what was made as JSON")] = False,
     version: Annotated[
         bool, typer.Option("-V", "--version", callback=_version, is_eager=True, help="print the version")
@@ -136,6 +165,10 @@ def mkfs(
             features=parse_features(lists),
             rootdir=rootdir,
             from_tar=from_tar,
+            layers=layers or [],
+            one_file_system=one_file_system,
+            root_owner=None if root_owner is None else parse_owner(root_owner),
+            reflink=reflink,
             subvolumes=[parse_subvolume(text) for text in subvol or []],
             inode_flags=[parse_inode_flags(text) for text in inode_flags or []],
             exclude=exclude or [],
@@ -145,7 +178,7 @@ def mkfs(
             force=force,
             source_date_epoch=parse_epoch(os.environ.get("SOURCE_DATE_EPOCH")),
         )
-        _run(options, quiet=quiet, as_json=as_json)
+        _run(options, quiet=quiet, verbose=bool(verbose), as_json=as_json)
     except CowError as error:
         tell_error("mkfs.cow", error)
         raise typer.Exit(error.exit_code) from None
@@ -154,13 +187,15 @@ def mkfs(
         raise typer.Exit(130) from None
 
 
-def _run(options: Options, *, quiet: bool, as_json: bool) -> None:
+def _run(options: Options, *, quiet: bool, verbose: bool, as_json: bool) -> None:
     from cowcli.progress import ProgressBar
     from mkfs_cow.make import make_filesystem
 
     logging.basicConfig(format="mkfs.cow: %(message)s", level=logging.WARNING)
-    with ProgressBar("mkfs.cow", enabled=not quiet) as bar:
-        summary = make_filesystem(options, progress=bar.update, warn=bar.warn)
+    # A list and JSON don't mix: standard output is for what was asked for last.
+    listed = partial(_tell, err=as_json) if verbose else None
+    with ProgressBar("mkfs.cow", enabled=not quiet and not verbose) as bar:
+        summary = make_filesystem(options, progress=bar.update, warn=bar.warn, advise=bar.warn, listed=listed)
     if as_json or not quiet:
         _tell(json.dumps(summary.as_json(), indent=2) if as_json else summary.as_text())
     if summary.warnings:
@@ -169,10 +204,10 @@ def _run(options: Options, *, quiet: bool, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _tell(text: str) -> None:
-    """Prints the summary; raises CowError where that cannot be."""
+def _tell(text: str, *, err: bool = False) -> None:
+    """Prints lines on standard output, or with ``err`` on standard error; raises CowError where that cannot be."""
     try:
-        typer.echo(text)
+        typer.echo(text, err=err)
     except BrokenPipeError:
         raise  # whoever reads has seen enough
     except OSError as error:

@@ -22,6 +22,7 @@ from mkfs_cow.fit import check_fits, choose_profiles, needed_bytes, reserve, too
 from mkfs_cow.identity import Identity
 from mkfs_cow.options import Options, ResolvedOptions, csum_name
 from mkfs_cow.read_source import read_source
+from mkfs_cow.source.listing import listing
 from mkfs_cow.source.tables import Tree
 from mkfs_cow.space import SpaceAllocator
 from mkfs_cow.space_estimate import SpaceEstimate, metadata_estimate, with_comfort, with_headroom
@@ -47,11 +48,20 @@ _PAGE_SIZE = 4096
 class _Maker:
     """One run: the options, what was found out about them, and the steps in order."""
 
-    def __init__(self, options: ResolvedOptions, progress: Progress, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        options: ResolvedOptions,
+        progress: Progress,
+        warn: Callable[[str], None],
+        advise: Callable[[str], None],
+        listed: Callable[[str], None] | None,
+    ) -> None:
         self.options = options
         self.progress = progress
         self.warnings: list[str] = []
-        self._warn_user = warn
+        self.notes: list[str] = []
+        self._warn_user, self._advise_user = warn, advise
+        self._listed = listed
         self.profiles = choose_profiles(options)
         now = int(time.time()) if options.source_date_epoch is None else options.source_date_epoch
         self.identity = Identity(options.fsid or uuid.uuid4(), now)
@@ -63,10 +73,18 @@ class _Maker:
         self.warnings.append(text)
         self._warn_user(text)
 
+    def advise(self, text: str) -> None:
+        """Tells the user of something that may not be what was meant, although nothing is missing."""
+        self.notes.append(text)
+        self._advise_user(text)
+
     def run(self) -> Summary:
         """Makes the filesystem; raises CowError with the devices untouched where that can be known beforehand."""
         targets = self._inspect(None)
-        trees = read_source(self.options, self.identity.now, self.progress, self.warn)
+        trees = read_source(self.options, self.identity.now, self.progress, self.warn, self.advise)
+        if self._listed is not None:
+            for lines in listing(trees, [b"", *(spec.path for spec in self.options.subvolumes)]):
+                self._listed(lines)
         data_options = self._data_options()
         expected = estimate_data(trees, data_options)
         estimate = self._estimate(trees, expected, data_options)
@@ -255,9 +273,12 @@ class _Maker:
             groups=groups,
             total_bytes=sum(device.total_bytes for device in space.chunks.devices),
             bytes_used=facts.bytes_used,
-            inodes=sum(int(np.count_nonzero(tree.nlink)) for tree in written.trees) if self.options.filled else 0,
+            inodes=sum(int(np.count_nonzero(tree.nlink)) for tree in written.trees)
+            if self.options.filled or self.options.subvolumes
+            else 0,
             subvolumes=len(self.options.subvolumes),
             warnings=self.warnings,
+            notes=self.notes,
         )
 
 
@@ -277,10 +298,19 @@ class _Sink:
         self._volume.write(logical, data)
 
 
-def make_filesystem(options: Options, *, progress: Progress, warn: Callable[[str], None]) -> Summary:
+def make_filesystem(
+    options: Options,
+    *,
+    progress: Progress,
+    warn: Callable[[str], None],
+    advise: Callable[[str], None],
+    listed: Callable[[str], None] | None = None,
+) -> Summary:
     """Makes a filesystem as ``options`` say.
 
-    ``progress`` is told how far each step is; ``warn`` gets a line for each thing that could not be taken in whole.
+    ``progress`` is told how far each step is; ``warn`` gets a line for each thing that could not be taken in whole,
+    ``advise`` one for each that is as asked for, but may not be what was meant; ``listed`` gets what goes in, many
+    lines at a time, before anything is written.
     Raises CowError: with the devices untouched for everything that can be known before writing.
     """
-    return _Maker(options.resolve(), progress, warn).run()
+    return _Maker(options.resolve(), progress, warn, advise, listed).run()

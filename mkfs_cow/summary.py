@@ -13,6 +13,7 @@ from mkfs_cow.words import size_in_words
 class Summary:
     """A new filesystem. Sizes are bytes.
 
+    ``warnings`` tell what could not be taken in, ``notes`` what may not be as it was meant.
     ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used).
     """
 
@@ -29,6 +30,7 @@ class Summary:
     inodes: int
     subvolumes: int
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def as_text(self) -> str:
         """Lines for people."""
@@ -68,4 +70,5 @@ class Summary:
             ],
             "devices": [dict(zip(("devid", "total_bytes", "path"), device, strict=True)) for device in self.devices],
             "warnings": self.warnings,
+            "notes": self.notes,
         }
