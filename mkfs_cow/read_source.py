@@ -41,7 +41,9 @@ def read_source(
             exclude=exclude,
             clamp=clamp,
             ignore=_own_files(options),
+            one_file_system=options.one_file_system,
             warn=warn,
+            advise=advise,
             progress=count,
         )
     elif options.from_tar is not None:
