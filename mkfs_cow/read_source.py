@@ -12,6 +12,7 @@ from mkfs_cow.source.contents import shown
 from mkfs_cow.source.directory import scan_directory
 from mkfs_cow.source.empty import empty_tree, with_root_owner
 from mkfs_cow.source.exclude import excluder
+from mkfs_cow.source.layers import scan_layers
 from mkfs_cow.source.subvolumes import partition, with_flags
 from mkfs_cow.source.tables import Tree
 from mkfs_cow.trees.limits import fitting
@@ -48,6 +49,8 @@ def read_source(
         )
     elif options.from_tar is not None:
         tree = scan_tar(options.from_tar, exclude=exclude, clamp=clamp, warn=warn, progress=count)
+    elif options.layers:
+        tree = scan_layers(options.layers, exclude=exclude, clamp=clamp, warn=warn, progress=count)
     else:
         tree = empty_tree(now, [spec.path for spec in options.subvolumes], options.root_owner or (0, 0))
     for pattern in exclude.unmatched() if exclude is not None else ():

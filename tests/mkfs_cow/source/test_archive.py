@@ -398,6 +398,16 @@ def test_only_later_times_are_clamped(tmp_path: Path) -> None:
             assert (times.sec[inode], times.nsec[inode]) == time, name
 
 
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_long_name_cut_at_a_slash_is_no_directory(tmp_path: Path, form: int) -> None:
+    """The header itself has room for a hundred bytes of a name."""
+    name = "d" * 99 + "/file"
+    tree = scan_tar(str(made(tmp_path / "archive", member(name, b"data"), form=form)), warn=never)
+    inode = tree.find(name.encode())
+    assert inode is not None
+    assert list(data_of(tree, inode)) == [(0, b"data")]
+
+
 def test_symbolic_links_have_every_permission(tmp_path: Path) -> None:
     archive = made(tmp_path / "archive", member("link", kind=tarfile.SYMTYPE, linkname="a", mode=0o644))
     assert in_tables(scan_tar(str(archive), warn=never))[b"link"].mode == stat.S_IFLNK | 0o777
