@@ -17,6 +17,7 @@ from cowlib.format import MAX_COMPRESSED, BlockGroupFlag, Compression, IncompatF
 from cowlib.volume import ChunkMap, Volume
 from mkfs_cow.chunks import ChunkAllocator, DeviceSpace, describe_kind
 from mkfs_cow.data.plan import DataOptions
+from mkfs_cow.data.reflink import Cloner, block_size, obstacle
 from mkfs_cow.data.write import DataEstimate, Written, estimate_data, measure_data, write_data
 from mkfs_cow.fit import check_fits, choose_profiles, needed_bytes, reserve, too_small
 from mkfs_cow.identity import Identity
@@ -32,6 +33,7 @@ from mkfs_cow.targets import Target, erase, inspect_target, open_targets, trunca
 from mkfs_cow.tree_contents import TreeContents
 from mkfs_cow.tree_layout import TreeLayout, TreeStyle
 from mkfs_cow.trees.system import chunk_payload
+from mkfs_cow.words import size_in_words
 
 #: (what is being done, how much of it is done, how much there is in all; 0: not known)
 Progress = Callable[[str, int, int], None]
@@ -170,9 +172,17 @@ class _Maker:
             stack.callback(volume.close)
             space.on_new_chunk = lambda: setattr(volume, "chunks", self._chunk_map(chunks))
             sink = _Sink(space, volume)
+            cloner = self._cloner(sink, opened, data_options)
             written = write_data(
-                trees, sink, data_options, progress=self._step("writing data", to_read), warn=self.warn
+                trees,
+                sink,
+                data_options,
+                cloner=cloner,
+                progress=self._step("writing data", to_read),
+                warn=self.warn,
             )
+            if cloner is not None and cloner.reason is not None:
+                self.advise(f"--reflink: {size_in_words(cloner.refused)} cannot be shared, copied: {cloner.reason}")
             stored = written.extents.disk_bytenr != 0
             space.settle_data(written.extents.disk_bytenr[stored], written.extents.disk_num_bytes[stored])
             if not space.kind_for(BlockGroupFlag.DATA) & BlockGroupFlag.METADATA:
@@ -192,7 +202,18 @@ class _Maker:
         if self.options.shrink:
             for target, device_space in zip(targets, chunks.devices, strict=True):
                 truncate(target.path, device_space.total_bytes)
-        return self._summary(facts, space, written)
+        return self._summary(facts, space, written, None if cloner is None else cloner.shared)
+
+    def _cloner(self, sink: _Sink, devices: list[Device], data_options: DataOptions) -> Cloner | None:
+        """What shares blocks with the source, if that is asked for and can be at all; says so if it cannot."""
+        if not self.options.reflink:
+            return None
+        parity = any(profile.parity for kind, profile in self.profiles.items() if kind & BlockGroupFlag.DATA)
+        why = obstacle(devices, parity=parity, compresses=data_options.compresses)
+        if why is None:
+            return Cloner(sink, block_size(devices))
+        self.advise(f"--reflink: nothing can be shared, all data is copied: {why}")
+        return None
 
     def _chunk_map(self, chunks: ChunkAllocator) -> ChunkMap:
         by_id = {device.devid: device for device in chunks.devices}
@@ -252,7 +273,7 @@ class _Maker:
             bits |= IncompatFeature.RAID1C34
         return bits
 
-    def _summary(self, facts: SuperblockFacts, space: SpaceAllocator, written: Written) -> Summary:
+    def _summary(self, facts: SuperblockFacts, space: SpaceAllocator, written: Written, shared: int | None) -> Summary:
         groups = []
         for kind, members in space.groups.items():
             length = sum(group.chunk.length for group in members)
@@ -277,6 +298,7 @@ class _Maker:
             if self.options.filled or self.options.subvolumes
             else 0,
             subvolumes=len(self.options.subvolumes),
+            shared=shared,
             warnings=self.warnings,
             notes=self.notes,
         )
@@ -296,6 +318,14 @@ class _Sink:
     def write(self, logical: int, data: npt.NDArray[np.uint8]) -> None:
         """Writes whole sectors; safe from several threads."""
         self._volume.write(logical, data)
+
+    def clone(self, logical: int, length: int, fd: int, position: int) -> None:
+        """Shares whole blocks with an open file; raises OSError."""
+        self._volume.clone(logical, length, fd, position)
+
+    def read(self, logical: int, length: int) -> npt.NDArray[np.uint8]:
+        """What stands there now."""
+        return self._volume.read(logical, length)
 
 
 def make_filesystem(

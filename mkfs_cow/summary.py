@@ -14,6 +14,7 @@ class Summary:
     """A new filesystem. Sizes are bytes.
 
     ``warnings`` tell what could not be taken in, ``notes`` what may not be as it was meant.
+    ``shared`` is how much data is in blocks of the files it came from, None if that was not asked for.
     ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used).
     """
 
@@ -29,6 +30,7 @@ class Summary:
     bytes_used: int
     inodes: int
     subvolumes: int
+    shared: int | None = None
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -48,6 +50,8 @@ class Summary:
         if self.inodes:
             extra = f", {self.subvolumes} subvolume(s)" if self.subvolumes else ""
             lines.append(f"Contents:     {self.inodes} inodes{extra}")
+        if self.shared is not None:
+            lines.append(f"Shared:       {size_in_words(self.shared)} with the files it was made of")
         lines.append(f"Devices:      {len(self.devices)}")
         lines += [f"  {devid:>4}  {size_in_words(size):>10}  {path}" for devid, size, path in self.devices]
         return "\n".join(lines)
@@ -65,6 +69,7 @@ class Summary:
             "bytes_used": self.bytes_used,
             "inodes": self.inodes,
             "subvolumes": self.subvolumes,
+            **({} if self.shared is None else {"shared_bytes": self.shared}),
             "block_groups": [
                 dict(zip(("kind", "profile", "length", "used"), group, strict=True)) for group in self.groups
             ],

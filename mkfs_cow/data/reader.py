@@ -7,7 +7,8 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -23,6 +24,11 @@ _AHEAD = 8
 
 #: How many pieces of a batch are probed.
 _SAMPLES = 8
+
+
+#: Of a place in the buffer, a descriptor, a position in it and a length: how many bytes, from the first one on, are
+#: taken in without being read.
+Share: TypeAlias = Callable[[int, int, int, int], int]
 
 
 class Reader:
@@ -43,8 +49,12 @@ class Reader:
         self._tree, self._inode = plan.files.tree.tolist(), plan.files.inode.tolist()
         self._named: set[int] = set()
 
-    def fill(self, batch: Batch, buffer: NDArray[np.uint8]) -> None:
-        """Puts the stream from ``batch.start`` to ``batch.stop`` into the beginning of ``buffer``."""
+    def fill(self, batch: Batch, buffer: NDArray[np.uint8], share: Share | None = None) -> list[tuple[int, int]]:
+        """Puts the stream from ``batch.start`` to ``batch.stop`` into the beginning of ``buffer``.
+
+        What ``share`` takes care of is left out: the ranges of the buffer, begin and end, are returned in order.
+        """
+        shared: list[tuple[int, int]] = []
         plan = self._plan
         rows = slice(batch.reads.start, batch.reads.stop)
         reads = plan.reads
@@ -61,10 +71,14 @@ class Reader:
             if start > end:
                 buffer[end:start] = 0
             end = start + length
-            got = self._read(file, offset, view[start:end], position)
+            taken = None if share is None else partial(share, start)
+            got, skipped = self._read(file, offset, view[start:end], position, taken)
+            if skipped:
+                shared.append((start, start + skipped))
             if got < length:
                 buffer[start + got : end] = 0
         buffer[end : batch.stop - batch.start] = 0
+        return shared
 
     def inline(self, batch: Batch) -> list[tuple[int, bytes]]:
         """Each small file of a batch and its data; of one that is lost nothing."""
@@ -76,30 +90,42 @@ class Reader:
         for file, size, position in zip(
             files.tolist(), sizes.tolist(), self._plan.inline_position[rows].tolist(), strict=True
         ):
-            got = self._read(file, 0, scratch[:size], position)
+            got, _ = self._read(file, 0, scratch[:size], position)
             found.append((file, bytes(scratch[:got])))
         return found
 
-    def _read(self, file: int, offset: int, into: memoryview, position: int) -> int:
-        """Reads from a file at ``offset``; gives the number of bytes, less than asked for only at its end."""
+    def _read(
+        self,
+        file: int,
+        offset: int,
+        into: memoryview,
+        position: int,
+        share: Callable[[int, int, int], int] | None = None,
+    ) -> tuple[int, int]:
+        """Reads from a file at ``offset``; gives the number of bytes, less than asked for only at its end, and how
+        many of them, the first ones, were shared and not read.
+        """
+        shared = 0
         contents, inode = self._contents[self._tree[file]], self._inode[file]
         try:
             fd = contents.open(inode)
             try:
-                got = _read_whole(fd, into, position)
+                if share is not None:
+                    shared = share(fd, position, len(into))
+                got = shared + (_read_whole(fd, into[shared:], position + shared) if shared < len(into) else 0)
                 same = not contents.changed(fd, inode)
             finally:
                 contents.close(fd)
         except OSError as error:
             self._lose(file, contents.name(inode), error)
-            return 0
+            return 0, 0
         if got < len(into):
             self.size[file] = min(self.size[file], offset + got)
             same = False
         if not same and file not in self._named:
             self._named.add(file)
             self._warn(f"{contents.name(inode)}: changed while it was read")
-        return got
+        return got, shared
 
     def _lose(self, file: int, name: str, error: OSError) -> None:
         if not self.lost[file]:

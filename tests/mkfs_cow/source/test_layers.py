@@ -85,6 +85,10 @@ LOWER: Layer = [
         ([member("d/.wh..wh..opq"), member("d/a", b"mine"), member(".wh.f")], {b"d": None, b"d/a": b"mine"}),
         ([member("d/e/x", b"mine"), member(".wh..wh..opq")], {b"d": None, b"d/e": None, b"d/e/x": b"mine"}),
         ([directory("d"), member(".wh.d"), member(".wh.f")], {b"d": None}),
+        (
+            [member("d/a", b"mine"), directory("d"), member("d/.wh..wh..opq"), member(".wh.f")],
+            {b"d": None, b"d/a": b"mine"},
+        ),
         ([member(".wh.d"), directory("d"), member("d/z", b"z"), member(".wh.f")], {b"d": None, b"d/z": b"z"}),
         # One thing in place of another.
         ([member("d", b"a file"), member(".wh.f")], {b"d": b"a file"}),
