@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from cowcli import signals
 from cowlib.checksum import csum_size
-from cowlib.device import Device
+from cowlib.device import Device, register_devices
 from cowlib.format import MAX_COMPRESSED, BlockGroupFlag, Compression, IncompatFeature
 from cowlib.volume import ChunkMap, Volume
 from mkfs_cow.chunks import ChunkAllocator, DeviceSpace, describe_kind
@@ -29,7 +30,7 @@ from mkfs_cow.space import SpaceAllocator
 from mkfs_cow.space_estimate import SpaceEstimate, metadata_estimate, with_comfort, with_headroom
 from mkfs_cow.summary import Summary
 from mkfs_cow.superblock import SuperblockFacts, write_superblocks
-from mkfs_cow.targets import Target, erase, inspect_target, open_targets, truncate
+from mkfs_cow.targets import Target, Unfinished, inspect_target, truncate
 from mkfs_cow.tree_contents import TreeContents
 from mkfs_cow.tree_layout import TreeLayout, TreeStyle
 from mkfs_cow.trees.system import chunk_payload
@@ -55,14 +56,13 @@ class _Maker:
         options: ResolvedOptions,
         progress: Progress,
         warn: Callable[[str], None],
-        advise: Callable[[str], None],
         listed: Callable[[str], None] | None,
     ) -> None:
         self.options = options
         self.progress = progress
         self.warnings: list[str] = []
-        self.notes: list[str] = []
-        self._warn_user, self._advise_user = warn, advise
+        self.advice: list[str] = []
+        self._warn_user = warn
         self._listed = listed
         self.profiles = choose_profiles(options)
         now = int(time.time()) if options.source_date_epoch is None else options.source_date_epoch
@@ -77,8 +77,8 @@ class _Maker:
 
     def advise(self, text: str) -> None:
         """Tells the user of something that may not be what was meant, although nothing is missing."""
-        self.notes.append(text)
-        self._advise_user(text)
+        self.advice.append(text)
+        self._warn_user(text)
 
     def run(self) -> Summary:
         """Makes the filesystem; raises CowError with the devices untouched where that can be known beforehand."""
@@ -164,9 +164,9 @@ class _Maker:
         space = SpaceAllocator(chunks, self.profiles)
         reserve(space, estimate)
         with ExitStack() as stack:
-            opened = open_targets(targets, stack)
-            for device in opened:
-                erase(device, self.options.discard)
+            unfinished = stack.enter_context(Unfinished())
+            opened = unfinished.open(targets, stack)
+            unfinished.erase(targets, opened, self.options.discard)
             by_id: dict[int, Device | None] = dict(enumerate(opened, 1))
             volume = Volume(by_id, self._chunk_map(chunks))
             stack.callback(volume.close)
@@ -197,12 +197,17 @@ class _Maker:
             layout.write(volume)
             volume.flush()
             facts = self._facts(layout, space, written)
-            write_superblocks(volume, facts, chunks.devices)
-            volume.flush()
-        if self.options.shrink:
-            for target, device_space in zip(targets, chunks.devices, strict=True):
-                truncate(target.path, device_space.total_bytes)
-        return self._summary(facts, space, written, None if cloner is None else cloner.shared)
+            with signals.held():
+                unfinished.committing = True
+                write_superblocks(volume, facts, chunks.devices)
+                volume.flush()
+                if self.options.shrink:
+                    for target, device_space in zip(targets, chunks.devices, strict=True):
+                        truncate(target.path, device_space.total_bytes)
+                unfinished.complete = True
+        unregistered = register_devices(self.options.devices)
+        shared = None if cloner is None else cloner.shared
+        return replace(self._summary(facts, space, written, shared), unregistered=unregistered)
 
     def _cloner(self, sink: _Sink, devices: list[Device], data_options: DataOptions) -> Cloner | None:
         """What shares blocks with the source, if that is asked for and can be at all; says so if it cannot."""
@@ -300,7 +305,7 @@ class _Maker:
             subvolumes=len(self.options.subvolumes),
             shared=shared,
             warnings=self.warnings,
-            notes=self.notes,
+            advice=self.advice,
         )
 
 
@@ -333,14 +338,12 @@ def make_filesystem(
     *,
     progress: Progress,
     warn: Callable[[str], None],
-    advise: Callable[[str], None],
     listed: Callable[[str], None] | None = None,
 ) -> Summary:
     """Makes a filesystem as ``options`` say.
 
-    ``progress`` is told how far each step is; ``warn`` gets a line for each thing that could not be taken in whole,
-    ``advise`` one for each that is as asked for, but may not be what was meant; ``listed`` gets what goes in, many
-    lines at a time, before anything is written.
+    ``progress`` is told how far each step is; ``warn`` gets a line for each thing that could not be taken in whole, or
+    may not be what was meant; ``listed`` gets what goes in, many lines at a time, before anything is written.
     Raises CowError: with the devices untouched for everything that can be known before writing.
     """
-    return _Maker(options.resolve(), progress, warn, advise, listed).run()
+    return _Maker(options.resolve(), progress, warn, listed).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Sequence
@@ -143,8 +144,8 @@ class Options:
             raise UsageError("--rootdir, --from-tar and --layers exclude each other")
         if self.layers.count("-") > 1:
             raise UsageError("only one of --layers can be standard input")
-        if self.rootdir is not None and not self.rootdir.is_dir():
-            raise UsageError(f"{self.rootdir}: not a directory")
+        if self.rootdir is not None:
+            _refuse_no_directory(self.rootdir)
         if self.rootdir is None and (self.one_file_system or self.reflink):
             raise UsageError(f"{'--reflink' if self.reflink else '--one-file-system'} needs --rootdir")
         for name, given in (
@@ -177,6 +178,14 @@ def _validate_mixed(data: str | None, metadata: str | None, nodesize: int, secto
         raise UsageError("with mixed block groups the node size must be the sector size")
 
 
+def _refuse_no_directory(path: Path) -> None:
+    try:
+        with os.scandir(path):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+
+
 def _power_of_two(what: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high or value & (value - 1):
         raise UsageError(f"{what} {value} must be a power of two from {low} to {high}")
@@ -194,13 +203,13 @@ def parse_size(text: str) -> int:
 
 def parse_compression(text: str) -> CompressionChoice | None:
     """``ALGO[:LEVEL]`` as given to ``--compress``; ``no`` gives None. Raises UsageError."""
-    name, _, level_text = text.lower().partition(":")
-    if name in ("no", "none"):
+    name, colon, level_text = text.lower().partition(":")
+    if text.lower() in ("no", "none"):
         return None
     if name not in _COMPRESSIONS:
         raise UsageError(f"unknown compression '{name}'", hint="choose zstd, zlib, lzo or no")
     algorithm, default, highest = _COMPRESSIONS[name]
-    if not level_text:
+    if not colon:
         return CompressionChoice(algorithm, default)
     if not level_text.isdigit() or not 1 <= int(level_text) <= highest:
         raise UsageError(f"level '{level_text}' is not one of {name}: 1 to {highest}")
@@ -223,15 +232,18 @@ def parse_subvolume(text: str) -> SubvolumeSpec:
     if kind not in ("rw", "ro", "default", "default-ro"):
         hint = "choose rw, ro, default or default-ro; write ./ before a name with a colon in it"
         raise UsageError(f"unknown subvolume type '{kind}'", hint=hint)
+    if not path:
+        raise UsageError(f"'{text}' names no directory", hint="the top one is /")
     return SubvolumeSpec(_relative_path(path), kind in ("ro", "default-ro"), kind.startswith("default"))
 
 
 def parse_inode_flags(text: str) -> InodeFlagsSpec:
     """``FLAGS:PATH`` as given to ``--inode-flags``; raises UsageError."""
-    flags, colon, path = text.partition(":")
+    flags, _, path = text.partition(":")
     names = set(filter(None, flags.split(",")))
-    if not colon or not names or not names <= {"nodatacow", "nodatasum"}:
-        raise UsageError(f"'{text}' is not FLAGS:PATH", hint="FLAGS are nodatacow and nodatasum, by comma")
+    if not path or not names or not names <= {"nodatacow", "nodatasum"}:
+        hint = "FLAGS are nodatacow and nodatasum, by comma; PATH is / for everything"
+        raise UsageError(f"'{text}' is not FLAGS:PATH", hint=hint)
     return InodeFlagsSpec(_relative_path(path), "nodatacow" in names, "nodatasum" in names)
 
 

@@ -143,7 +143,7 @@ def test_where_nothing_can_be_shared(place: Path, tmp_path: Path) -> None:
     line = "--reflink: 24 MiB cannot be shared, copied: Invalid cross-device link"
     assert said.stderr == f"mkfs.cow: warning: {line}\n"
     made = json.loads(said.stdout)
-    assert (made["shared_bytes"], made["notes"], made["warnings"]) == (0, [line], [])
+    assert (made["shared_bytes"], made["advice"], made["warnings"]) == (0, [line], [])
     with oracles.judged(image) as mountpoint:
         oracles.assert_same_tree(tree, mountpoint)
 
