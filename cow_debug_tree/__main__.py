@@ -10,7 +10,7 @@ from cowcli.run import run
 
 def main() -> None:
     """The command ``cow-debug-tree``."""
-    run("cow-debug-tree", _load)
+    run("cow-debug-tree", _load, piped=True)
 
 
 def _load() -> Callable[[], object]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import cowlib
-from cow_debug_tree.output import NAME, UNHEARD
+from cow_debug_tree.output import NAME
 from cowcli.command import Command
 from cowcli.errors import tell_error
 from cowcli.start import (
@@ -20,6 +20,7 @@ from cowcli.start import (
     address_or_none,
     refuse_idle_backup,
 )
+from cowcli.stdout import UNHEARD
 from cowlib.errors import CowError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -7,30 +7,20 @@ from typing import ClassVar
 import typer
 from typer.core import TyperCommand
 
-from cowcli.errors import tell_error
-from cowlib.errors import CowError
-
 
 class Command(TyperCommand):
     """Refuses empty values, which are variables that were not set, and an option given twice that takes one value.
 
-    To be named to typer as ``cls``. ``may_be_empty`` are parameters whose empty value means what it says; ``failure``
-    is what the command exits with when it could not do its work.
+    To be named to typer as ``cls``. ``may_be_empty`` are parameters whose empty value means what it says.
     """
 
     may_be_empty: ClassVar[frozenset[str]] = frozenset()
-    failure: ClassVar[int] = 1
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Reads the arguments; raises typer.BadParameter for those that cannot be meant."""
         if not ctx.resilient_parsing:
             self._refuse_what_cannot_be_meant(ctx, args)
-        try:
-            return super().parse_args(ctx, args)
-        except OSError as error:  # of what --help and the like print at this time
-            if not isinstance(error, BrokenPipeError):
-                tell_error(ctx.info_name or "", CowError(f"cannot write to standard output: {error.strerror}"))
-            raise typer.Exit(self.failure) from None
+        return super().parse_args(ctx, args)
 
     def _refuse_what_cannot_be_meant(self, ctx: typer.Context, args: list[str]) -> None:
         values, _, given = self.make_parser(ctx).parse_args(args=list(args))

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 from cowcli.run import run
 
-#: What fsck(8) says of wrong usage, and of a check that was called off.
-_USAGE, _CANCELLED = 16, 32
+#: What fsck(8) says of a check that could not be done, of wrong usage, and of a check that was called off.
+_OPERATIONAL, _USAGE, _CANCELLED = 8, 16, 32
 
 
 def main() -> None:
     """The command ``fsck.cow``."""
-    run("fsck.cow", _load, usage=_USAGE, stopped=_CANCELLED)
+    run("fsck.cow", _load, usage=_USAGE, stopped=_CANCELLED, failed=_OPERATIONAL)
 
 
 def _load() -> Callable[[], object]:

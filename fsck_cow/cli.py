@@ -41,12 +41,8 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-class _Fsck(Command):
-    failure = OPERATIONAL
-
-
 @app.command(
-    cls=_Fsck,
+    cls=Command,
     epilog="Exit codes: 0 clean, 4 problems were found, 8 it could not be checked, 16 wrong usage, 32 interrupted."
     " Examples: fsck.cow /dev/sdX ; fsck.cow --data --json disk1.img disk2.img ; fsck.cow --check extent disk.img",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -108,8 +104,6 @@ def fsck(
     except CowError as error:
         tell_error(NAME, error)
         raise typer.Exit(USAGE if isinstance(error, UsageError) else OPERATIONAL) from None
-    except BrokenPipeError:
-        raise typer.Exit(OPERATIONAL) from None
     if report.clean:
         raise typer.Exit(CLEAN)
     if automatic or yes:
@@ -159,10 +153,5 @@ def _tell(report: Report, devices: list[str], *, as_json: bool, quiet: bool) -> 
         lines = list(text_lines(report, notes=not quiet))
         if not quiet or not report.clean:
             lines.append(summary(report, devices))
-    try:
-        sys.stdout.writelines(f"{line}\n" for line in lines)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise CowError(f"cannot write to standard output: {error.strerror}") from None
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.stdout.flush()

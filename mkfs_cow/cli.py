@@ -14,6 +14,7 @@ import typer
 from cowcli import signals
 from cowcli.command import Command
 from cowcli.errors import tell_error
+from cowcli.stdout import OutputError
 from cowlib import __version__
 from cowlib.errors import CowError
 from mkfs_cow.features import describe_features, parse_features
@@ -25,6 +26,7 @@ from mkfs_cow.options import (
     parse_inode_flags,
     parse_owner,
     parse_size,
+    parse_slack,
     parse_subvolume,
     parse_uuid,
 )
@@ -136,7 +138,17 @@ def mkfs(
         list[str] | None,
         typer.Option("--inode-flags", metavar="FLAGS:PATH", help="nodatacow, nodatasum for PATH and what is below"),
     ] = None,
-    shrink: Annotated[bool, typer.Option("--shrink", help="make the filesystem (and an image file) minimal")] = False,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="make the filesystem (and an image file) as small as what goes in allows")
+    ] = False,
+    slack: Annotated[
+        str | None,
+        typer.Option(
+            "--slack",
+            metavar="SIZE|PERCENT",
+            help="leave room for at least this much more file data, also with --shrink",
+        ),
+    ] = None,
     nodiscard: Annotated[bool, typer.Option("-K", "--nodiscard", help="do not discard the device first")] = False,
     force: Annotated[bool, typer.Option("-f", "--force", help="overwrite an existing filesystem")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="only errors and warnings")] = False,
@@ -154,11 +166,7 @@ def mkfs(
     """
     lists = features or []
     if "list-all" in lists:
-        try:
-            _tell(describe_features(), "")
-        except CowError as error:
-            tell_error("mkfs.cow", error)
-            raise typer.Exit(1) from None
+        typer.echo(describe_features())
         return
     if not devices:
         raise typer.BadParameter("which device?", param_hint="DEVICE...")
@@ -187,6 +195,7 @@ def mkfs(
             exclude=exclude or [],
             compression=parse_compression(compress),
             shrink=shrink,
+            slack=None if slack is None else parse_slack(slack),
             discard=not nodiscard,
             force=force,
             source_date_epoch=parse_epoch(os.environ.get("SOURCE_DATE_EPOCH")),
@@ -220,7 +229,7 @@ def _run(options: Options, *, quiet: bool, verbose: bool, as_json: bool) -> None
 def _tell_summary(summary: Summary, *, quiet: bool, as_json: bool) -> None:
     if as_json or not quiet:
         text = json.dumps(summary.as_json(), indent=2) if as_json else summary.as_text()
-        _tell(text, "the filesystem is made, but ")
+        _tell(text)
     if summary.unregistered and len(summary.devices) > 1:
         first, *others = [path for _, _, path in summary.devices]
         members = ",".join(f"device={path}" for path in others)
@@ -235,15 +244,11 @@ def _tell_summary(summary: Summary, *, quiet: bool, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _tell(text: str, otherwise: str, *, err: bool = False) -> None:
+def _tell(text: str, otherwise: str = "the filesystem is made, but ", *, err: bool = False) -> None:
     """Prints to standard output, with ``err`` to standard error; raises CowError, which begins with ``otherwise``,
     where that cannot be.
     """
     try:
         typer.echo(text, err=err)
-    except BrokenPipeError:
-        raise  # whoever reads has seen enough
-    except OSError as error:
-        raise CowError(
-            f"{otherwise}{'standard error' if err else 'standard output'} fails: {error.strerror}"
-        ) from error
+    except OutputError as error:
+        raise CowError(f"{otherwise}standard output fails: {error.reason}") from error

@@ -13,10 +13,10 @@ from mkfs_cow.words import size_in_words
 class Summary:
     """A new filesystem. Sizes are bytes.
 
-    ``warnings`` tell what could not be taken in, ``advice`` what may not be as it was meant.
-    ``shared`` is how much data is in blocks of the files it came from, None if that was not asked for.
-    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used). ``unregistered``
-    says why the kernel was not told of the block devices among them, None: it was.
+    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used). ``shared`` is how
+    much data is in blocks of the files it came from, None if that was not asked for. ``warnings`` name what was not
+    taken in whole, ``advice`` what may not be as it was meant. ``unregistered`` says why the kernel was not told of
+    the block devices among them, None: it was.
     """
 
     fsid: uuid.UUID
@@ -33,8 +33,8 @@ class Summary:
     subvolumes: int
     shared: int | None = None
     warnings: list[str] = field(default_factory=list)
-    advice: list[str] = field(default_factory=list)
     unregistered: str | None = None
+    advice: list[str] = field(default_factory=list)
 
     def as_text(self) -> str:
         """Lines for people."""
@@ -77,6 +77,6 @@ class Summary:
             ],
             "devices": [dict(zip(("devid", "total_bytes", "path"), device, strict=True)) for device in self.devices],
             "warnings": self.warnings,
-            "advice": self.advice,
             "unregistered": self.unregistered,
+            "advice": self.advice,
         }

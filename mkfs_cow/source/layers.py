@@ -60,6 +60,7 @@ class LayerContents:
     """The contents of several archives: each has the files from some inode on."""
 
     prefetch = False
+    shared = False
 
     def __init__(self) -> None:
         self._first: list[int] = []

@@ -12,7 +12,7 @@ import pytest
 
 from cow_debug_tree import ordered_workers
 from cow_debug_tree.ordered_workers import Work, run_ordered
-from cow_debug_tree.output import UNHEARD
+from cowcli.stdout import UNHEARD
 
 
 @pytest.fixture
