@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cowcli import signals
-from cowcli.command import Command
+from cowcli.command import command_with
 from cowcli.errors import tell_error
 from cowcli.stdout import OutputError
 from cowlib import __version__
 from cowlib.errors import CowError
 from mkfs_cow.features import describe_features, parse_features
+from mkfs_cow.help import HELP
 from mkfs_cow.options import (
     Options,
     parse_compression,
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-_EPILOG = """Examples: mkfs.cow /dev/sdX ; mkfs.cow -L system --rootdir tree/ --compress zstd:9 --shrink system.img ;
-SOURCE_DATE_EPOCH=0 mkfs.cow -U 5a1d… --from-tar rootfs.tar root.img"""
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -46,11 +44,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-class _Mkfs(Command):
-    may_be_empty = frozenset({"label"})  # to have none
-
-
-@app.command(cls=_Mkfs, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@app.command(cls=command_with(HELP, may_be_empty={"label"}), context_settings={"help_option_names": ["-h", "--help"]})
 def mkfs(
     devices: Annotated[
         list[Path] | None, typer.Argument(metavar="DEVICE...", show_default=False, readable=False)
@@ -72,7 +66,7 @@ def mkfs(
     csum: Annotated[
         str, typer.Option("--csum", "--checksum", metavar="TYPE", help="crc32c, xxhash, sha256 or blake2")
     ] = "crc32c",
-    label: Annotated[str, typer.Option("-L", "--label", help="name of the filesystem")] = "",
+    label: Annotated[str, typer.Option("-L", "--label", metavar="LABEL", help="name of the filesystem")] = "",
     fsid: Annotated[str | None, typer.Option("-U", "--uuid", metavar="UUID", help="its UUID [random]")] = None,
     device_uuid: Annotated[
         str | None, typer.Option("--device-uuid", metavar="UUID", help="UUID of the only device")
