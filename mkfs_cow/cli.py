@@ -6,14 +6,18 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cowcli import signals
+from cowcli.command import command_with
 from cowcli.errors import tell_error
+from cowcli.stdout import OutputError
 from cowlib import __version__
 from cowlib.errors import CowError
 from mkfs_cow.features import describe_features, parse_features
+from mkfs_cow.help import HELP
 from mkfs_cow.options import (
     Options,
     parse_compression,
@@ -26,10 +30,10 @@ from mkfs_cow.options import (
     parse_uuid,
 )
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+if TYPE_CHECKING:
+    from mkfs_cow.summary import Summary
 
-_EPILOG = """Examples: mkfs.cow /dev/sdX ; mkfs.cow -L system --rootdir tree/ --compress zstd:9 --shrink system.img ;
-SOURCE_DATE_EPOCH=0 mkfs.cow -U 5a1d… --from-tar rootfs.tar root.img"""
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _version(wanted: bool) -> None:
@@ -38,7 +42,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@app.command(cls=command_with(HELP, may_be_empty={"label"}), context_settings={"help_option_names": ["-h", "--help"]})
 def mkfs(
     devices: Annotated[
         list[Path] | None, typer.Argument(metavar="DEVICE...", show_default=False, readable=False)
@@ -60,7 +64,7 @@ def mkfs(
     csum: Annotated[
         str, typer.Option("--csum", "--checksum", metavar="TYPE", help="crc32c, xxhash, sha256 or blake2")
     ] = "crc32c",
-    label: Annotated[str, typer.Option("-L", "--label", help="name of the filesystem")] = "",
+    label: Annotated[str, typer.Option("-L", "--label", metavar="LABEL", help="name of the filesystem")] = "",
     fsid: Annotated[str | None, typer.Option("-U", "--uuid", metavar="UUID", help="its UUID [random]")] = None,
     device_uuid: Annotated[
         str | None, typer.Option("--device-uuid", metavar="UUID", help="UUID of the only device")
@@ -144,7 +148,7 @@ def mkfs(
             fsid=None if fsid is None else parse_uuid(fsid),
             device_uuid=None if device_uuid is None else parse_uuid(device_uuid),
             byte_count=None if byte_count is None else parse_size(byte_count),
-            features=parse_features(lists),
+            features=parse_features([*lists, "mixed-bg"] if mixed else lists),
             rootdir=rootdir,
             from_tar=from_tar,
             subvolumes=[parse_subvolume(text) for text in subvol or []],
@@ -161,9 +165,10 @@ def mkfs(
     except CowError as error:
         tell_error("mkfs.cow", error)
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        typer.echo("mkfs.cow: interrupted: the filesystem is not complete", err=True)
-        raise typer.Exit(130) from None
+    except signals.Stopped as stopped:
+        if not hasattr(stopped, "__notes__"):
+            stopped.add_note("nothing was changed")
+        raise
 
 
 def _run(options: Options, *, quiet: bool, as_json: bool) -> None:
@@ -173,8 +178,25 @@ def _run(options: Options, *, quiet: bool, as_json: bool) -> None:
     logging.basicConfig(format="mkfs.cow: %(message)s", level=logging.WARNING)
     with ProgressBar("mkfs.cow", enabled=not quiet) as bar:
         summary = make_filesystem(options, progress=bar.update, warn=bar.warn)
+    try:
+        _tell_summary(summary, quiet=quiet, as_json=as_json)
+    except signals.Stopped as stopped:
+        stopped.add_note("the filesystem is made")
+        raise
+
+
+def _tell_summary(summary: Summary, *, quiet: bool, as_json: bool) -> None:
     if as_json or not quiet:
-        _tell(json.dumps(summary.as_json(), indent=2) if as_json else summary.as_text())
+        text = json.dumps(summary.as_json(), indent=2) if as_json else summary.as_text()
+        _tell(text)
+    if summary.unregistered and len(summary.devices) > 1:
+        first, *others = [path for _, _, path in summary.devices]
+        members = ",".join(f"device={path}" for path in others)
+        typer.echo(
+            f"mkfs.cow: note: the kernel could not be told of its devices ({summary.unregistered}): to mount it, run"
+            f" 'btrfs device scan' first, or mount -o {members} {first}",
+            err=True,
+        )
     if summary.warnings:
         count = len(summary.warnings)
         typer.echo(f"mkfs.cow: {count} warning(s): the filesystem is good, but not everything went in", err=True)
@@ -185,7 +207,5 @@ def _tell(text: str) -> None:
     """Prints the summary; raises CowError where that cannot be."""
     try:
         typer.echo(text)
-    except BrokenPipeError:
-        raise  # whoever reads has seen enough
-    except OSError as error:
-        raise CowError(f"the filesystem is made, but standard output fails: {error.strerror}") from error
+    except OutputError as error:
+        raise CowError(f"the filesystem is made, but standard output fails: {error.reason}") from error

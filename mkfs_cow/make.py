@@ -6,11 +6,13 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from cowlib.device import Device
+from cowcli import signals
+from cowlib.device import Device, register_devices
 from cowlib.format import BlockGroupFlag, Compression, IncompatFeature
 from cowlib.volume import ChunkMap, Volume
 from mkfs_cow.advice import advice
@@ -27,7 +29,7 @@ from mkfs_cow.space import SpaceAllocator
 from mkfs_cow.space_estimate import SpaceEstimate, spare_nodes
 from mkfs_cow.summary import Summary
 from mkfs_cow.superblock import SuperblockFacts, write_superblocks
-from mkfs_cow.targets import erase, open_targets, truncate
+from mkfs_cow.targets import Unfinished, truncate
 from mkfs_cow.tree_contents import TreeContents
 from mkfs_cow.tree_layout import TreeLayout, TreeStyle
 from mkfs_cow.trees.system import chunk_payload
@@ -91,9 +93,9 @@ class _Maker:
         space = SpaceAllocator(chunks, room.profiles)
         reserve(space, estimate)
         with ExitStack() as stack:
-            opened = open_targets(room.targets, stack)
-            for device in opened:
-                erase(device, self.options.discard)
+            unfinished = stack.enter_context(Unfinished())
+            opened = unfinished.open(room.targets, stack)
+            unfinished.erase(room.targets, opened, self.options.discard)
             by_id: dict[int, Device | None] = dict(enumerate(opened, 1))
             volume = Volume(by_id, self._chunk_map(chunks))
             stack.callback(volume.close)
@@ -116,12 +118,16 @@ class _Maker:
             layout.write(volume)
             volume.flush()
             facts = self._facts(layout, space, written)
-            write_superblocks(volume, facts, chunks.devices)
-            volume.flush()
-        if chunks.tight:
-            for target, device_space in zip(room.targets, chunks.devices, strict=True):
-                truncate(target.path, device_space.total_bytes)
-        return self._summary(facts, space, written)
+            with signals.held():
+                unfinished.committing = True
+                write_superblocks(volume, facts, chunks.devices)
+                volume.flush()
+                if chunks.tight:
+                    for target, device_space in zip(room.targets, chunks.devices, strict=True):
+                        truncate(target.path, device_space.total_bytes)
+                unfinished.complete = True
+        unregistered = register_devices(self.options.devices)
+        return replace(self._summary(facts, space, written), unregistered=unregistered)
 
     def _spare(self, space: SpaceAllocator, estimate: SpaceEstimate) -> Callable[[int], int]:
         """How many bytes are to stay free where nodes go, if there are so many nodes."""

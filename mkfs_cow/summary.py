@@ -14,7 +14,8 @@ class Summary:
     """A new filesystem. Sizes are bytes.
 
     ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used). ``warnings`` name
-    what was not taken in whole, ``advice`` what was asked for and is not recommended.
+    what was not taken in whole, ``advice`` what was asked for and is not recommended. ``unregistered`` says why the
+    kernel was not told of the block devices among them, None: it was.
     """
 
     fsid: uuid.UUID
@@ -30,6 +31,7 @@ class Summary:
     inodes: int
     subvolumes: int
     warnings: list[str] = field(default_factory=list)
+    unregistered: str | None = None
     advice: list[str] = field(default_factory=list)
 
     def as_text(self) -> str:
@@ -70,5 +72,6 @@ class Summary:
             ],
             "devices": [dict(zip(("devid", "total_bytes", "path"), device, strict=True)) for device in self.devices],
             "warnings": self.warnings,
+            "unregistered": self.unregistered,
             "advice": self.advice,
         }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cowlib.btree import ItemTable, NodeStyle, Plan, build, plan
+from cowlib.btree import ItemSource, ItemTable, NodeStyle, Plan, build, plan
 from cowlib.btree.nodes import U64
 from cowlib.format import BlockGroupFlag, ObjectId
 from cowlib.volume import Volume
@@ -59,9 +59,9 @@ class TreeLayout:
         self.trees: dict[int, PlacedTree] = {}
         self.data_extents = ItemTable.empty()
 
-    def add(self, owner: int, table: ItemTable) -> None:
+    def add(self, owner: int, items: ItemSource) -> None:
         """A tree whose sorted items are final."""
-        self._fixed[owner] = plan(table, self.style.nodes.nodesize)
+        self._fixed[owner] = plan(items, self.style.nodes.nodesize)
 
     def add_late(self, owner: int, make: Callable[[], ItemTable]) -> None:
         """A tree whose item sizes are known but whose contents depend on where others are: made again after placing."""
