@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test fuzz lint fmt docs demo bench install uninstall clean
+.PHONY: help setup test fuzz lint fmt docs demo bench peers install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,8 +36,12 @@ docs: $(STAMP) ## write manual pages and completions of shells anew, from the op
 demo: $(STAMP) ## format a loop device, fill it, mount it, look at it (DEMO_TREE=DIR: fill it from there)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh $(DEMO_TREE)
 
-bench: $(STAMP) ## compare time and memory with btrfs-progs (BENCH_TREE, BENCH_DIR, RUNS)
-	$(BIN)/python scripts/bench.py $(ARGS)
+bench: $(STAMP) ## compare time and memory with btrfs-progs (BENCH_TREE, BENCH_DIR, RUNS; BENCH_SCALE=1: a million files too)
+	$(BIN)/python -m scripts.bench $(ARGS)
+
+peers: $(STAMP) ## run btrfs-progs' tests with our commands, as root (PEERS=DIR: its source tree, built)
+	@test -n "$(PEERS)" || { echo "which source tree of btrfs-progs? make peers PEERS=DIR" >&2; exit 1; }
+	$(BIN)/python -m scripts.peers $(ARGS) $(PEERS)
 
 install: ## install for everybody, as root (PREFIX=/usr/local; PIP_CONSTRAINT=constraints.txt: as it was tested)
 	PYTHON="$(PYTHON)" scripts/install.sh "$(PREFIX)"

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from typer.core import TyperCommand
-
 #: Columns: no line of prose is easy to read beyond the one, and below the other nothing fits.
 _WIDEST, _NARROWEST = 78, 30
 
@@ -61,30 +59,9 @@ class Help:
     values: Callable[[], Mapping[str, Values]] = dict
 
 
-def command_with(words: Help) -> type[TyperCommand]:
-    """The class of a typer command whose ``--help`` ends with exit codes, environment and examples."""
-
-    class Command(TyperCommand):
-        help_words = words
-
-        def get_help_option_names(self, ctx: Any) -> list[str]:
-            return sorted(super().get_help_option_names(ctx), key=len)  # they come from a set, in any order
-
-        def get_help_option(self, ctx: Any) -> Any:
-            option = super().get_help_option(ctx)
-            if option is not None:
-                option.help = "show this help"
-            return option
-
-        def format_help(self, ctx: Any, formatter: Any) -> None:
-            width = max(min(shutil.get_terminal_size().columns - 2, _WIDEST), _NARROWEST)
-            formatter.write("\n".join(_page(self, ctx, width)) + "\n")
-
-    return Command
-
-
-def _page(command: Any, ctx: Any, width: int) -> Iterator[str]:
-    words: Help = command.help_words
+def help_page(command: Any, ctx: Any, words: Help) -> Iterator[str]:
+    """The lines of ``--help``, which ends with exit codes, environment and examples; as wide as the terminal allows."""
+    width = max(min(shutil.get_terminal_size().columns - 2, _WIDEST), _NARROWEST)
     yield from wrapped(" ".join([ctx.command_path, *usage_of(command.get_params(ctx))]), width, "Usage: ", " " * 9)
     for paragraph in (command.help or "").split("\n\n"):
         yield ""

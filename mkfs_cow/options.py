@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import uuid
 from collections.abc import Sequence
@@ -9,7 +11,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from cowlib.errors import UsageError
-from cowlib.format import LABEL_SIZE, Compression, CsumType
+from cowlib.format import LABEL_SIZE, CsumType
+from mkfs_cow.compression import CompressionChoices
 from mkfs_cow.features import DEFAULTS, FeatureSet
 
 CSUM_TYPES = {
@@ -35,21 +38,6 @@ _NODESIZE = 16384
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 
-#: Algorithm, its default level and its highest one. LZO has no levels.
-_COMPRESSIONS = {
-    "zlib": (Compression.ZLIB, 3, 9),
-    "lzo": (Compression.LZO, 1, 1),
-    "zstd": (Compression.ZSTD, 3, 15),
-}
-
-
-@dataclass(frozen=True)
-class CompressionChoice:
-    """How file data is compressed: ``algorithm`` and ``level``."""
-
-    algorithm: Compression
-    level: int
-
 
 @dataclass(frozen=True)
 class SubvolumeSpec:
@@ -67,6 +55,18 @@ class InodeFlagsSpec:
     path: bytes
     nodatacow: bool
     nodatasum: bool
+
+
+@dataclass(frozen=True)
+class Slack:
+    """Room for more files: in ``nbytes``, or in ``percent`` of what there is."""
+
+    nbytes: int = 0
+    percent: float = 0
+
+    def of(self, content: int) -> int:
+        """How many bytes that is beside ``content`` bytes."""
+        return self.nbytes + math.ceil(content * self.percent / 100)
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,14 @@ class Options:
     subvolumes: list[SubvolumeSpec] = field(default_factory=list)
     inode_flags: list[InodeFlagsSpec] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
-    compression: CompressionChoice | None = None
+    all_root: bool = False
+    owner_map: Path | None = None
+    pseudo: list[Path] = field(default_factory=list)
+    compression: CompressionChoices = field(default_factory=CompressionChoices)
+    compress_property: bool = False
+    sort: Path | None = None
     shrink: bool = False
+    slack: Slack | None = None
     discard: bool = True
     force: bool = False
     source_date_epoch: int | None = None
@@ -99,7 +105,7 @@ class Options:
     @property
     def filled(self) -> bool:
         """Whether anything goes in at all."""
-        return self.rootdir is not None or self.from_tar is not None
+        return self.rootdir is not None or self.from_tar is not None or bool(self.pseudo)
 
     def resolve(self) -> ResolvedOptions:
         """Settles what one option decides for another; raises UsageError for what cannot be meant."""
@@ -127,18 +133,26 @@ class Options:
     def _validate_source(self) -> None:
         if self.rootdir is not None and self.from_tar is not None:
             raise UsageError("--rootdir and --from-tar exclude each other")
-        if self.rootdir is not None and not self.rootdir.is_dir():
-            raise UsageError(f"{self.rootdir}: not a directory")
+        if self.rootdir is not None:
+            _refuse_no_directory(self.rootdir)
         if self.subvolumes and self.rootdir is None:
             raise UsageError("--subvol needs --rootdir")
         for name, given in (
             ("--shrink", self.shrink),
+            ("--slack", self.slack),
             ("--compress", self.compression),
             ("--exclude", self.exclude),
             ("--inode-flags", self.inode_flags),
+            ("--all-root", self.all_root),
+            ("--owner-map", self.owner_map),
+            ("--sort", self.sort),
         ):
             if given and not self.filled:
                 raise UsageError(f"{name} needs --rootdir or --from-tar")
+        if self.compress_property and not self.compression:
+            raise UsageError("--compress-property needs --compress")
+        if self.all_root and self.owner_map is not None:
+            raise UsageError("--all-root and --owner-map exclude each other")
         if sum(spec.default for spec in self.subvolumes) > 1:
             raise UsageError("only one subvolume can be the default")
         paths = [spec.path for spec in self.subvolumes]
@@ -160,6 +174,14 @@ def _validate_mixed(data: str | None, metadata: str | None, nodesize: int, secto
         raise UsageError("with mixed block groups the node size must be the sector size")
 
 
+def _refuse_no_directory(path: Path) -> None:
+    try:
+        with os.scandir(path):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+
+
 def _power_of_two(what: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high or value & (value - 1):
         raise UsageError(f"{what} {value} must be a power of two from {low} to {high}")
@@ -175,19 +197,12 @@ def parse_size(text: str) -> int:
     return int(number) * factor if "." not in number else int(float(number) * factor)
 
 
-def parse_compression(text: str) -> CompressionChoice | None:
-    """``ALGO[:LEVEL]`` as given to ``--compress``; ``no`` gives None. Raises UsageError."""
-    name, _, level_text = text.lower().partition(":")
-    if name in ("no", "none"):
-        return None
-    if name not in _COMPRESSIONS:
-        raise UsageError(f"unknown compression '{name}'", hint="choose zstd, zlib, lzo or no")
-    algorithm, default, highest = _COMPRESSIONS[name]
-    if not level_text:
-        return CompressionChoice(algorithm, default)
-    if not level_text.isdigit() or not 1 <= int(level_text) <= highest:
-        raise UsageError(f"level '{level_text}' is not one of {name}: 1 to {highest}")
-    return CompressionChoice(algorithm, int(level_text))
+def parse_slack(text: str) -> Slack:
+    """A size as `parse_size` takes it, or a percentage like ``10%``; raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
+    if match is None:
+        return Slack(nbytes=parse_size(text))
+    return Slack(percent=float(match[1]))
 
 
 def _relative_path(text: str) -> bytes:
@@ -213,10 +228,11 @@ def parse_subvolume(text: str) -> SubvolumeSpec:
 
 def parse_inode_flags(text: str) -> InodeFlagsSpec:
     """``FLAGS:PATH`` as given to ``--inode-flags``; raises UsageError."""
-    flags, colon, path = text.partition(":")
+    flags, _, path = text.partition(":")
     names = set(filter(None, flags.split(",")))
-    if not colon or not names or not names <= {"nodatacow", "nodatasum"}:
-        raise UsageError(f"'{text}' is not FLAGS:PATH", hint="FLAGS are nodatacow and nodatasum, by comma")
+    if not path or not names or not names <= {"nodatacow", "nodatasum"}:
+        hint = "FLAGS are nodatacow and nodatasum, by comma; PATH is / for everything"
+        raise UsageError(f"'{text}' is not FLAGS:PATH", hint=hint)
     return InodeFlagsSpec(_relative_path(path), "nodatacow" in names, "nodatasum" in names)
 
 

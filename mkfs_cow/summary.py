@@ -13,7 +13,10 @@ from mkfs_cow.words import size_in_words
 class Summary:
     """A new filesystem. Sizes are bytes.
 
-    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used).
+    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used); ``usage`` is
+    where the bytes went, see `mkfs_cow.usage`. ``warnings`` name what was not taken in whole, ``advice`` what was asked
+    for and is not recommended. ``unregistered`` says why the kernel was not told of the block devices among them, None:
+    it was.
     """
 
     fsid: uuid.UUID
@@ -29,6 +32,9 @@ class Summary:
     inodes: int
     subvolumes: int
     warnings: list[str] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=dict)
+    unregistered: str | None = None
+    advice: list[str] = field(default_factory=list)
 
     def as_text(self) -> str:
         """Lines for people."""
@@ -67,5 +73,8 @@ class Summary:
                 dict(zip(("kind", "profile", "length", "used"), group, strict=True)) for group in self.groups
             ],
             "devices": [dict(zip(("devid", "total_bytes", "path"), device, strict=True)) for device in self.devices],
+            "usage": self.usage,
             "warnings": self.warnings,
+            "unregistered": self.unregistered,
+            "advice": self.advice,
         }

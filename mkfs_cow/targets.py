@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from cowlib.device import Device, refuse_mounted, signature
+from cowlib.device import (
+    Device,
+    forget_devices,
+    mounted_btrfs,
+    refuse_overlap,
+    refuse_writing,
+    signature,
+    wipe_signatures,
+)
 from cowlib.errors import CowError, DeviceError
 from cowlib.format import SUPERBLOCK_OFFSETS, SUPERBLOCK_SIZE
 
@@ -28,7 +36,7 @@ class Target:
 
 
 def inspect_target(path: Path, byte_count: int | None, wanted: int | None, sectorsize: int, force: bool) -> Target:
-    """Looks at a device without touching it; raises MountedError, DeviceError, or CowError for one that is in use.
+    """Looks at a device without touching it; raises MountedError, DeviceError, or CowError if it holds something.
 
     ``byte_count`` is the size asked for with ``-b``.  ``wanted`` is how large an image file that is missing or empty
     should be made otherwise (None: it must be there).  One that has a size keeps it.
@@ -38,9 +46,11 @@ def inspect_target(path: Path, byte_count: int | None, wanted: int | None, secto
         raise DeviceError(f"there is no directory {path.parent}", device=str(path))
     if missing and _among_devices(path.parent):
         raise DeviceError("there is no such device", device=str(path))
+    if missing and not os.access(path.parent, os.W_OK):
+        raise DeviceError("cannot be made: no permission for the directory, or it is read-only", device=str(path))
     if missing and (byte_count or wanted):
         return Target(path, _whole(byte_count or wanted or 0, sectorsize), create=True)
-    refuse_mounted(str(path))
+    refuse_writing(path)
     found = signature(str(path))
     if found is not None and not force:
         raise CowError(f"holds {found} already", device=str(path), hint="use -f to overwrite it")
@@ -50,6 +60,16 @@ def inspect_target(path: Path, byte_count: int | None, wanted: int | None, secto
     if asked > size and not empty_file:
         raise DeviceError(f"is {size} bytes long, less than the {asked} asked for", device=str(path))
     return Target(path, _whole(asked, sectorsize), create=asked > size)
+
+
+def inspect_together(paths: list[Path], fsid: uuid.UUID | None) -> None:
+    """Looks at what no device shows alone: raises DeviceError where two share bytes, CowError for a UUID in use."""
+    refuse_overlap(paths)
+    if fsid is not None and mounted_btrfs(fsid):
+        raise CowError(
+            f"a filesystem with the UUID {fsid} is mounted: the kernel would take one for the other",
+            hint="unmount it, or leave out -U for a UUID of its own",
+        )
 
 
 def _among_devices(folder: Path) -> bool:
@@ -62,26 +82,55 @@ def _whole(size: int, sectorsize: int) -> int:
     return size // sectorsize * sectorsize
 
 
-def open_targets(targets: list[Target], stack: ExitStack) -> list[Device]:
-    """Opens all devices exclusively for writing, making image files as long as they have to be.
+class Unfinished:
+    """What a run has done to its targets: undone, or told, if it does not come to its end. A context manager.
 
-    Files that were not there before are removed again if ``stack`` is left with an error.
+    After an error the image files that it made are removed. What became of the others is added to the error as notes:
+    they stay, and are not what they were. ``complete`` says that the filesystem is there.
     """
-    devices = []
-    for target in targets:
-        if target.create:
-            if not target.path.exists():
-                stack.push(partial(_remove_after_error, target.path))
-            make_file(target)
-        devices.append(stack.enter_context(Device.open(target.path, write=True)))
-    return devices
 
+    def __init__(self) -> None:
+        self.made: list[Path] = []
+        self.erased: list[Path] = []
+        self.committing = False
+        self.complete = False
 
-def _remove_after_error(path: Path, kind: type[BaseException] | None, *_: object) -> None:
-    """To be called on leaving a context: removes a file if that is because of an error."""
-    if kind is not None:
-        with contextlib.suppress(OSError):
-            path.unlink()
+    def __enter__(self) -> Unfinished:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if self.complete:
+            error.add_note("the filesystem is made")
+            return
+        for path in self.made:
+            with contextlib.suppress(OSError):
+                path.unlink()
+                error.add_note(f"{path} is removed")
+        for path in self.erased:
+            # While superblocks are written nobody knows which of them are there.
+            fate = "" if self.committing else ", and it does not mount"
+            error.add_note(f"{path} is incomplete: what was on it is gone{fate}")
+
+    def open(self, targets: list[Target], stack: ExitStack) -> list[Device]:
+        """Opens all devices exclusively for writing, making image files as long as they have to be."""
+        devices = []
+        for target in targets:
+            if target.create:
+                if not target.path.exists():
+                    self.made.append(target.path)
+                make_file(target)
+            devices.append(stack.enter_context(Device.open(target.path, write=True)))
+        return devices
+
+    def erase(self, targets: list[Target], devices: list[Device], discard: bool) -> None:
+        """Forgets what was on all devices, the kernel too."""
+        for target, device in zip(targets, devices, strict=True):
+            if target.path not in self.made:
+                self.erased.append(target.path)
+            erase(device, discard)
+        forget_devices([target.path for target in targets])
 
 
 def make_file(target: Target) -> None:
@@ -113,6 +162,7 @@ def erase(device: Device, discard: bool) -> None:
     for offset in SUPERBLOCK_OFFSETS[1:]:
         if offset + SUPERBLOCK_SIZE <= whole:
             device.write(offset, bytes(SUPERBLOCK_SIZE))
+    wipe_signatures(device)
 
 
 def truncate(path: Path, size: int) -> None:

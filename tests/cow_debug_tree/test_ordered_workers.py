@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from cow_debug_tree.ordered_workers import Work, run_ordered
-from cow_debug_tree.output import UNHEARD
+from cowcli.stdout import UNHEARD
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ from cowlib.volume import Volume, assemble
 from fsck_cow.engine import check_filesystem
 from fsck_cow.problems import Report
 from tests import corpus
-from tests.commands import REPOSITORY
+from tests.commands import environment
 
 Key = tuple[int, int, int]
 
@@ -96,7 +96,7 @@ def _small(options: tuple[str, ...]) -> Path:
     with image.open("wb") as file:
         file.truncate(128 * MIB)
     command: list[str | Path] = [sys.executable, "-m", "mkfs_cow", "-q", "--rootdir", tree, *options, image]
-    subprocess.run(command, check=True, cwd=REPOSITORY)
+    subprocess.run(command, check=True, env=environment())
     return image
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from cowlib.errors import UsageError
 from cowlib.format import CompatRoFeature, Compression, IncompatFeature
+from mkfs_cow.compression import parse_compression
 from mkfs_cow.features import DEFAULTS, FEATURES, describe_features, parse_features
 from mkfs_cow.options import (
     CompressionChoice,
     InodeFlagsSpec,
     Options,
     SubvolumeSpec,
-    parse_compression,
     parse_epoch,
     parse_inode_flags,
     parse_size,
@@ -129,7 +129,8 @@ def test_uuid_and_epoch():
         ({"shrink": True}, "--shrink needs"),
         ({"exclude": ["*.o"]}, "--exclude needs"),
         ({"devices": [Path("a"), Path("./a")]}, "given twice"),
-        ({"rootdir": Path("/nowhere/at/all")}, "not a directory"),
+        ({"rootdir": Path("/nowhere/at/all")}, "no such file or directory"),
+        ({"rootdir": Path("/etc/passwd")}, "not a directory"),
         ({"rootdir": Path("/"), "from_tar": "x"}, "exclude each other"),
     ],
 )

@@ -160,7 +160,7 @@ def test_mounted(make_devices: MakeDevices) -> None:
     devices = make_devices(2, 256 * MIB)
     mkfs("-q", "-d", "raid1", *devices)
     with oracles.mounted(*devices) as mountpoint:
-        os.sync()
+        oracles.sync(mountpoint)
         for device in devices:
             assert "mounted" in mkfs_refuses("-f", device)
         (mountpoint / "alive").write_text("still")
@@ -172,8 +172,8 @@ def test_image_of_a_mounted_device(tmp_path: Path) -> None:
     oracles.require_oracle("mount")
     image = oracles.sparse(tmp_path / "image", 256 * MIB)
     mkfs("-q", image)
-    with oracles.loop(image) as device, oracles.mounted(device):
-        os.sync()
+    with oracles.loop(image) as device, oracles.mounted(device) as mountpoint:
+        oracles.sync(mountpoint)
         mkfs_refuses("-f", image)
     oracles.btrfs_check(image)
 

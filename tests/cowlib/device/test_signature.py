@@ -40,7 +40,7 @@ def test_nothing(tmp_path: Path, size: int) -> None:
         (["mkfs.xfs", "-q", "-f"], "XFS"),
         (["mkfs.f2fs", "-q", "-f"], "F2FS"),
         (["mkfs.vfat"], "vfat"),
-        (["mkfs.exfat", "-q"], "exFAT"),
+        (["mkfs.exfat"], "exFAT"),
         (["mkfs.ntfs", "-q", "-F", "-f"], "NTFS"),
         (["mkfs.erofs", "--quiet"], "EROFS"),
     ],
