@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test fuzz lint fmt demo bench clean
+.PHONY: help setup test fuzz lint fmt demo bench peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,8 +31,12 @@ fmt: $(STAMP) ## format the code and mend what can be mended
 demo: $(STAMP) ## format a loop device, fill it, mount it, look at it (DEMO_TREE=DIR: fill it from there)
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh $(DEMO_TREE)
 
-bench: $(STAMP) ## compare time and memory with btrfs-progs (BENCH_TREE, BENCH_DIR, RUNS)
+bench: $(STAMP) ## compare time and memory with btrfs-progs (BENCH_TREE, BENCH_DIR, RUNS; BENCH_SCALE=1: a million files too)
 	$(BIN)/python scripts/bench.py $(ARGS)
+
+peers: $(STAMP) ## run btrfs-progs' tests with our commands, as root (PEERS=DIR: its source tree, built)
+	@test -n "$(PEERS)" || { echo "which source tree of btrfs-progs? make peers PEERS=DIR" >&2; exit 1; }
+	$(BIN)/python scripts/peers.py $(ARGS) $(PEERS)
 
 clean: ## remove .venv and everything made
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 
-#: What a shell says of a program that was interrupted.
-_INTERRUPTED = 130
+from cowcli.run import run
 
 
 def main() -> None:
     """The command ``mkfs.cow``."""
-    try:
-        from cowcli.exit import exit_now
-        from cowcli.stdout import checked_output
-        from mkfs_cow.cli import app
+    run("mkfs.cow", _load)
 
-        try:
-            with checked_output("mkfs.cow"):
-                app(prog_name="mkfs.cow")
-        except SystemExit as end:
-            exit_now(end.code)
-    except KeyboardInterrupt:  # before the command line was read
-        sys.exit(_INTERRUPTED)
+
+def _load() -> Callable[[], object]:
+    from mkfs_cow.cli import app
+
+    return lambda: app(prog_name="mkfs.cow")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cowcli import signals
+from cowcli.command import Command
 from cowcli.errors import tell_error
 from cowcli.stdout import OutputError
 from cowlib import __version__
@@ -26,6 +28,9 @@ from mkfs_cow.options import (
     parse_uuid,
 )
 
+if TYPE_CHECKING:
+    from mkfs_cow.summary import Summary
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 _EPILOG = """Examples: mkfs.cow /dev/sdX ; mkfs.cow -L system --rootdir tree/ --compress zstd:9 --shrink system.img ;
@@ -38,7 +43,11 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+class _Mkfs(Command):
+    may_be_empty = frozenset({"label"})  # to have none
+
+
+@app.command(cls=_Mkfs, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def mkfs(
     devices: Annotated[
         list[Path] | None, typer.Argument(metavar="DEVICE...", show_default=False, readable=False)
@@ -134,7 +143,7 @@ def mkfs(
             fsid=None if fsid is None else parse_uuid(fsid),
             device_uuid=None if device_uuid is None else parse_uuid(device_uuid),
             byte_count=None if byte_count is None else parse_size(byte_count),
-            features=parse_features(lists),
+            features=parse_features([*lists, "mixed-bg"] if mixed else lists),
             rootdir=rootdir,
             from_tar=from_tar,
             subvolumes=[parse_subvolume(text) for text in subvol or []],
@@ -150,9 +159,10 @@ def mkfs(
     except CowError as error:
         tell_error("mkfs.cow", error)
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        typer.echo("mkfs.cow: interrupted: the filesystem is not complete", err=True)
-        raise typer.Exit(130) from None
+    except signals.Stopped as stopped:
+        if not hasattr(stopped, "__notes__"):
+            stopped.add_note("nothing was changed")
+        raise
 
 
 def _run(options: Options, *, quiet: bool, as_json: bool) -> None:
@@ -162,8 +172,25 @@ def _run(options: Options, *, quiet: bool, as_json: bool) -> None:
     logging.basicConfig(format="mkfs.cow: %(message)s", level=logging.WARNING)
     with ProgressBar("mkfs.cow", enabled=not quiet) as bar:
         summary = make_filesystem(options, progress=bar.update, warn=bar.warn)
+    try:
+        _tell_summary(summary, quiet=quiet, as_json=as_json)
+    except signals.Stopped as stopped:
+        stopped.add_note("the filesystem is made")
+        raise
+
+
+def _tell_summary(summary: Summary, *, quiet: bool, as_json: bool) -> None:
     if as_json or not quiet:
-        _tell(json.dumps(summary.as_json(), indent=2) if as_json else summary.as_text())
+        text = json.dumps(summary.as_json(), indent=2) if as_json else summary.as_text()
+        _tell(text)
+    if summary.unregistered and len(summary.devices) > 1:
+        first, *others = [path for _, _, path in summary.devices]
+        members = ",".join(f"device={path}" for path in others)
+        typer.echo(
+            f"mkfs.cow: note: the kernel could not be told of its devices ({summary.unregistered}): to mount it, run"
+            f" 'btrfs device scan' first, or mount -o {members} {first}",
+            err=True,
+        )
     if summary.warnings:
         count = len(summary.warnings)
         typer.echo(f"mkfs.cow: {count} warning(s): the filesystem is good, but not everything went in", err=True)

@@ -109,19 +109,23 @@ def parse_features(lists: list[str]) -> FeatureSet:
     Combinations that the kernel refuses to mount are refused here.
     """
     names = set(DEFAULTS.names)
-    asked = set()
+    asked, declined = set(), set()
     for word in (word.strip() for text in lists for word in text.split(",")):
         if not word:
             continue
         wanted = not word.startswith("^")
-        feature = _BY_NAME.get(word.lstrip("^"))
+        name = word.removeprefix("^")
+        feature = _BY_NAME.get(name)
         if feature is None:
-            raise UsageError(f"unknown feature '{word.lstrip('^')}'", hint="mkfs.cow -O list-all shows the features")
+            raise UsageError(f"unknown feature '{name}'", hint="mkfs.cow -O list-all shows the features")
         if wanted:
             names.add(feature.name)
             asked.add(feature.name)
         else:
             names.discard(feature.name)
+            declined.add(feature.name)
+    for name in sorted(asked & declined):
+        raise UsageError(f"feature {name} is turned both on and off")
     if "quota" in names and "squota" in names:
         raise UsageError("features quota and squota exclude each other", hint="choose one of them")
     if "block-group-tree" in names and not {"free-space-tree", "no-holes"} <= names:

@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from cowcli import signals
 from cowlib.checksum import csum_size
-from cowlib.device import Device
+from cowlib.device import Device, register_devices
 from cowlib.format import MAX_COMPRESSED, BlockGroupFlag, Compression, IncompatFeature
 from cowlib.volume import ChunkMap, Volume
 from mkfs_cow.chunks import ChunkAllocator, DeviceSpace, describe_kind
@@ -27,7 +28,7 @@ from mkfs_cow.space import SpaceAllocator
 from mkfs_cow.space_estimate import SpaceEstimate, metadata_estimate, with_comfort, with_headroom
 from mkfs_cow.summary import Summary
 from mkfs_cow.superblock import SuperblockFacts, write_superblocks
-from mkfs_cow.targets import Target, erase, inspect_target, open_targets, truncate
+from mkfs_cow.targets import Target, Unfinished, inspect_target, truncate
 from mkfs_cow.tree_contents import TreeContents
 from mkfs_cow.tree_layout import TreeLayout, TreeStyle
 from mkfs_cow.trees.system import chunk_payload
@@ -144,9 +145,9 @@ class _Maker:
         space = SpaceAllocator(chunks, self.profiles)
         reserve(space, estimate)
         with ExitStack() as stack:
-            opened = open_targets(targets, stack)
-            for device in opened:
-                erase(device, self.options.discard)
+            unfinished = stack.enter_context(Unfinished())
+            opened = unfinished.open(targets, stack)
+            unfinished.erase(targets, opened, self.options.discard)
             by_id: dict[int, Device | None] = dict(enumerate(opened, 1))
             volume = Volume(by_id, self._chunk_map(chunks))
             stack.callback(volume.close)
@@ -169,12 +170,16 @@ class _Maker:
             layout.write(volume)
             volume.flush()
             facts = self._facts(layout, space, written)
-            write_superblocks(volume, facts, chunks.devices)
-            volume.flush()
-        if self.options.shrink:
-            for target, device_space in zip(targets, chunks.devices, strict=True):
-                truncate(target.path, device_space.total_bytes)
-        return self._summary(facts, space, written)
+            with signals.held():
+                unfinished.committing = True
+                write_superblocks(volume, facts, chunks.devices)
+                volume.flush()
+                if self.options.shrink:
+                    for target, device_space in zip(targets, chunks.devices, strict=True):
+                        truncate(target.path, device_space.total_bytes)
+                unfinished.complete = True
+        unregistered = register_devices(self.options.devices)
+        return replace(self._summary(facts, space, written), unregistered=unregistered)
 
     def _chunk_map(self, chunks: ChunkAllocator) -> ChunkMap:
         by_id = {device.devid: device for device in chunks.devices}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Sequence
@@ -127,8 +128,8 @@ class Options:
     def _validate_source(self) -> None:
         if self.rootdir is not None and self.from_tar is not None:
             raise UsageError("--rootdir and --from-tar exclude each other")
-        if self.rootdir is not None and not self.rootdir.is_dir():
-            raise UsageError(f"{self.rootdir}: not a directory")
+        if self.rootdir is not None:
+            _refuse_no_directory(self.rootdir)
         if self.subvolumes and self.rootdir is None:
             raise UsageError("--subvol needs --rootdir")
         for name, given in (
@@ -160,6 +161,14 @@ def _validate_mixed(data: str | None, metadata: str | None, nodesize: int, secto
         raise UsageError("with mixed block groups the node size must be the sector size")
 
 
+def _refuse_no_directory(path: Path) -> None:
+    try:
+        with os.scandir(path):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+
+
 def _power_of_two(what: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high or value & (value - 1):
         raise UsageError(f"{what} {value} must be a power of two from {low} to {high}")
@@ -177,13 +186,13 @@ def parse_size(text: str) -> int:
 
 def parse_compression(text: str) -> CompressionChoice | None:
     """``ALGO[:LEVEL]`` as given to ``--compress``; ``no`` gives None. Raises UsageError."""
-    name, _, level_text = text.lower().partition(":")
-    if name in ("no", "none"):
+    name, colon, level_text = text.lower().partition(":")
+    if text.lower() in ("no", "none"):
         return None
     if name not in _COMPRESSIONS:
         raise UsageError(f"unknown compression '{name}'", hint="choose zstd, zlib, lzo or no")
     algorithm, default, highest = _COMPRESSIONS[name]
-    if not level_text:
+    if not colon:
         return CompressionChoice(algorithm, default)
     if not level_text.isdigit() or not 1 <= int(level_text) <= highest:
         raise UsageError(f"level '{level_text}' is not one of {name}: 1 to {highest}")
@@ -213,10 +222,11 @@ def parse_subvolume(text: str) -> SubvolumeSpec:
 
 def parse_inode_flags(text: str) -> InodeFlagsSpec:
     """``FLAGS:PATH`` as given to ``--inode-flags``; raises UsageError."""
-    flags, colon, path = text.partition(":")
+    flags, _, path = text.partition(":")
     names = set(filter(None, flags.split(",")))
-    if not colon or not names or not names <= {"nodatacow", "nodatasum"}:
-        raise UsageError(f"'{text}' is not FLAGS:PATH", hint="FLAGS are nodatacow and nodatasum, by comma")
+    if not path or not names or not names <= {"nodatacow", "nodatasum"}:
+        hint = "FLAGS are nodatacow and nodatasum, by comma; PATH is / for everything"
+        raise UsageError(f"'{text}' is not FLAGS:PATH", hint=hint)
     return InodeFlagsSpec(_relative_path(path), "nodatacow" in names, "nodatasum" in names)
 
 

@@ -13,7 +13,8 @@ from mkfs_cow.words import size_in_words
 class Summary:
     """A new filesystem. Sizes are bytes.
 
-    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used).
+    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used). ``unregistered``
+    says why the kernel was not told of the block devices among them, None: it was.
     """
 
     fsid: uuid.UUID
@@ -29,6 +30,7 @@ class Summary:
     inodes: int
     subvolumes: int
     warnings: list[str] = field(default_factory=list)
+    unregistered: str | None = None
 
     def as_text(self) -> str:
         """Lines for people."""
@@ -68,4 +70,5 @@ class Summary:
             ],
             "devices": [dict(zip(("devid", "total_bytes", "path"), device, strict=True)) for device in self.devices],
             "warnings": self.warnings,
+            "unregistered": self.unregistered,
         }

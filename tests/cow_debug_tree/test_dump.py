@@ -63,7 +63,7 @@ def test_whole_dump(name: str) -> None:
         "-r",
         "-R",
         "-u",
-        "-e -u",
+        "-e -d",
         "-t fs",
         "-t BTRFS_CSUM_TREE_OBJECTID",
         "-t root",

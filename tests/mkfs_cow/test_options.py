@@ -128,7 +128,8 @@ def test_uuid_and_epoch():
         ({"shrink": True}, "--shrink needs"),
         ({"exclude": ["*.o"]}, "--exclude needs"),
         ({"devices": [Path("a"), Path("./a")]}, "given twice"),
-        ({"rootdir": Path("/nowhere/at/all")}, "not a directory"),
+        ({"rootdir": Path("/nowhere/at/all")}, "no such file or directory"),
+        ({"rootdir": Path("/etc/passwd")}, "not a directory"),
         ({"rootdir": Path("/"), "from_tar": "x"}, "exclude each other"),
     ],
 )
