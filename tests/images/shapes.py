@@ -211,7 +211,6 @@ SHAPES: Mapping[str, Shape] = {
     "mixed": Shape("data and metadata mixed", mkfs=("-M",), last=_many_references),
     "single-zstd": Shape("everything compressed by zstd", mkfs=("-m", "single"), mount=("compress-force=zstd",)),
     "lzo": Shape("everything compressed by lzo", mount=("compress-force=lzo",)),
-    "zlib": Shape("everything compressed by zlib", mount=("compress-force=zlib:9",)),
     "raid0": Shape("striped", 2, mkfs=("-d", "raid0", "-m", "raid0")),
     "raid1": Shape("mirrored", 2, mkfs=("-d", "raid1", "-m", "raid1")),
     "raid10": Shape("mirrored and striped", 4, mkfs=("-d", "raid10", "-m", "raid10")),
@@ -229,8 +228,6 @@ SHAPES: Mapping[str, Shape] = {
     "balanced": Shape("everything moved by a balance", last=_balance),
     "metadata-uuid": Shape("another fsid since", later=_metadata_uuid),
     "received": Shape("a subvolume that was received", last=_received),
-    "nodatasum": Shape("data without checksums", mount=("nodatasum",)),
-    "max-inline": Shape("nothing inline", mount=("max_inline=0",)),
 }
 """The small ones, by name."""
 
