@@ -7,13 +7,10 @@ from collections.abc import Callable
 
 from cowcli.run import run
 
-#: When nobody listens any more, as behind `head`: as if the signal for that had ended it.
-_UNHEARD = 128 + 13
-
 
 def main() -> None:
     """The command ``cow-debug-tree``."""
-    run("cow-debug-tree", _load, unheard=_UNHEARD)
+    run("cow-debug-tree", _load, piped=True)
 
 
 def _load() -> Callable[[], object]:

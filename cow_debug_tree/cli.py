@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 import cowlib
-from cow_debug_tree.output import NAME, UNHEARD
-from cowcli.command import Command
+from cow_debug_tree.help import HELP
+from cow_debug_tree.output import NAME
+from cowcli.command import command_with
 from cowcli.errors import tell_error
 from cowcli.start import (
     Backup,
@@ -20,6 +21,7 @@ from cowcli.start import (
     address_or_none,
     refuse_idle_backup,
 )
+from cowcli.stdout import UNHEARD
 from cowlib.errors import CowError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -32,9 +34,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.command(
-    cls=Command,
-    epilog="Examples: cow-debug-tree /dev/sdX ; cow-debug-tree -t fs --hide-names disk1.img disk2.img ;"
-    " cow-debug-tree --json -t csum disk.img | head",
+    cls=command_with(HELP),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def debug_tree(

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Generic, TypeVar
 
-from cow_debug_tree.output import UNHEARD, complain
+from cow_debug_tree.output import complain
 from cowcli import signals
+from cowcli.stdout import UNHEARD
 from cowlib.errors import CowError
 
 T = TypeVar("T")

@@ -111,6 +111,11 @@ def tree_id(text: str) -> int:
     return int(number)
 
 
+def tree_names() -> tuple[str, ...]:
+    """The names of trees, as short as `tree_id` takes them."""
+    return tuple(sorted(name.lower().replace("_", "-") for name in _NAMES))
+
+
 def title(root: TreeRoot, wishes: Wishes) -> bytes:
     """The line above a tree, or the one line about it if only roots are shown."""
     name = _TITLES.get(root.objectid, "file")

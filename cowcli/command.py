@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Set
+from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
+from cowcli.help import Help, help_page
 
-class Command(TyperCommand):
-    """Refuses empty values, which are variables that were not set, and an option given twice that takes one value.
 
-    To be named to typer as ``cls``. ``may_be_empty`` are parameters whose empty value means what it says.
+def command_with(words: Help, *, may_be_empty: Set[str] = frozenset()) -> type[TyperCommand]:
+    """The class of a typer command that says ``words`` of itself.
+
+    It refuses empty values, which are variables that were not set, and an option given twice that takes one value.
+    ``may_be_empty`` are parameters whose empty value means what it says.
     """
 
-    may_be_empty: ClassVar[frozenset[str]] = frozenset()
+    class Command(TyperCommand):
+        help_words = words
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Reads the arguments; raises typer.BadParameter for those that cannot be meant."""
-        if not ctx.resilient_parsing:
-            self._refuse_what_cannot_be_meant(ctx, args)
-        return super().parse_args(ctx, args)
+        def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+            if not ctx.resilient_parsing:
+                _refuse_what_cannot_be_meant(self, ctx, args, may_be_empty)
+            return super().parse_args(ctx, args)
 
-    def _refuse_what_cannot_be_meant(self, ctx: typer.Context, args: list[str]) -> None:
-        values, _, given = self.make_parser(ctx).parse_args(args=list(args))
-        if any(param.is_eager for param in given):
-            return  # help is given in any case
-        for position, param in enumerate(given):
-            several = param.nargs == -1 or getattr(param, "multiple", False) or getattr(param, "count", False)
-            if param in given[:position] and not several and not getattr(param, "is_flag", False):
-                raise typer.BadParameter("it is given more than once", ctx=ctx, param=param)
-            value = values.get(param.name or "")
-            if param.name not in self.may_be_empty and "" in (value if isinstance(value, list | tuple) else [value]):
-                raise typer.BadParameter("it is empty: is a variable not set?", ctx=ctx, param=param)
+        def get_help_option_names(self, ctx: Any) -> list[str]:
+            return sorted(super().get_help_option_names(ctx), key=len)  # they come from a set, in any order
+
+        def get_help_option(self, ctx: Any) -> Any:
+            option = super().get_help_option(ctx)
+            if option is not None:
+                option.help = "show this help"
+            return option
+
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            formatter.write("\n".join(help_page(self, ctx, words)) + "\n")
+
+    return Command
+
+
+def _refuse_what_cannot_be_meant(
+    command: TyperCommand, ctx: typer.Context, args: list[str], may_be_empty: Set[str]
+) -> None:
+    values, _, given = command.make_parser(ctx).parse_args(args=list(args))
+    if any(param.is_eager for param in given):
+        return  # help is given in any case
+    for position, param in enumerate(given):
+        several = param.nargs == -1 or getattr(param, "multiple", False) or getattr(param, "count", False)
+        if param in given[:position] and not several and not getattr(param, "is_flag", False):
+            raise typer.BadParameter("it is given more than once", ctx=ctx, param=param)
+        value = values.get(param.name or "")
+        if param.name not in may_be_empty and "" in (value if isinstance(value, list | tuple) else [value]):
+            raise typer.BadParameter("it is empty: is a variable not set?", ctx=ctx, param=param)

@@ -11,6 +11,9 @@ from typing import Any, TextIO, cast
 from cowcli.errors import tell_error
 from cowlib.errors import CowError
 
+#: What a process exits with that nobody listens to any more, as if the signal for that had ended it.
+UNHEARD = 128 + 13
+
 
 class OutputError(CowError):
     """Standard output took less than it was given. ``reason`` is what the system says of it."""

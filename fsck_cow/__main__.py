@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from cowcli.run import run
 
-#: What fsck(8) says of wrong usage, of an answer that could not be given, and of a check that was called off.
-_USAGE, _OPERATIONAL, _CANCELLED = 16, 8, 32
+#: What fsck(8) says of a check that could not be done, of wrong usage, and of a check that was called off.
+_OPERATIONAL, _USAGE, _CANCELLED = 8, 16, 32
 
 
 def main() -> None:

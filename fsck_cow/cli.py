@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import cowlib
-from cowcli.command import Command
+from cowcli.command import command_with
 from cowcli.errors import tell_error
 from cowcli.start import (
     Backup,
@@ -21,6 +21,7 @@ from cowcli.start import (
     refuse_idle_backup,
 )
 from cowlib.errors import CowError, UsageError
+from fsck_cow.help import HELP
 
 if TYPE_CHECKING:
     from cowlib.filesystem import StartPoint
@@ -42,9 +43,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.command(
-    cls=Command,
-    epilog="Exit codes: 0 clean, 4 problems were found, 8 it could not be checked, 16 wrong usage, 32 interrupted."
-    " Examples: fsck.cow /dev/sdX ; fsck.cow --data --json disk1.img disk2.img ; fsck.cow --check extent disk.img",
+    cls=command_with(HELP),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def fsck(

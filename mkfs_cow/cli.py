@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cowcli import signals
-from cowcli.command import Command
+from cowcli.command import command_with
 from cowcli.errors import tell_error
 from cowcli.stdout import OutputError
 from cowlib import __version__
 from cowlib.errors import CowError
 from mkfs_cow.features import describe_features, parse_features
+from mkfs_cow.help import HELP
 from mkfs_cow.options import (
     Options,
     parse_compression,
@@ -24,6 +25,7 @@ from mkfs_cow.options import (
     parse_epoch,
     parse_inode_flags,
     parse_size,
+    parse_slack,
     parse_subvolume,
     parse_uuid,
 )
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-_EPILOG = """Examples: mkfs.cow /dev/sdX ; mkfs.cow -L system --rootdir tree/ --compress zstd:9 --shrink system.img ;
-SOURCE_DATE_EPOCH=0 mkfs.cow -U 5a1d… --from-tar rootfs.tar root.img"""
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -43,11 +42,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-class _Mkfs(Command):
-    may_be_empty = frozenset({"label"})  # to have none
-
-
-@app.command(cls=_Mkfs, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@app.command(cls=command_with(HELP, may_be_empty={"label"}), context_settings={"help_option_names": ["-h", "--help"]})
 def mkfs(
     devices: Annotated[
         list[Path] | None, typer.Argument(metavar="DEVICE...", show_default=False, readable=False)
@@ -69,7 +64,7 @@ def mkfs(
     csum: Annotated[
         str, typer.Option("--csum", "--checksum", metavar="TYPE", help="crc32c, xxhash, sha256 or blake2")
     ] = "crc32c",
-    label: Annotated[str, typer.Option("-L", "--label", help="name of the filesystem")] = "",
+    label: Annotated[str, typer.Option("-L", "--label", metavar="LABEL", help="name of the filesystem")] = "",
     fsid: Annotated[str | None, typer.Option("-U", "--uuid", metavar="UUID", help="its UUID [random]")] = None,
     device_uuid: Annotated[
         str | None, typer.Option("--device-uuid", metavar="UUID", help="UUID of the only device")
@@ -111,7 +106,17 @@ def mkfs(
         list[str] | None,
         typer.Option("--inode-flags", metavar="FLAGS:PATH", help="nodatacow, nodatasum for PATH and what is below"),
     ] = None,
-    shrink: Annotated[bool, typer.Option("--shrink", help="make the filesystem (and an image file) minimal")] = False,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="make the filesystem (and an image file) as small as what goes in allows")
+    ] = False,
+    slack: Annotated[
+        str | None,
+        typer.Option(
+            "--slack",
+            metavar="SIZE|PERCENT",
+            help="leave room for at least this much more file data, also with --shrink",
+        ),
+    ] = None,
     nodiscard: Annotated[bool, typer.Option("-K", "--nodiscard", help="do not discard the device first")] = False,
     force: Annotated[bool, typer.Option("-f", "--force", help="overwrite an existing filesystem")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="only errors and warnings")] = False,
@@ -151,6 +156,7 @@ def mkfs(
             exclude=exclude or [],
             compression=parse_compression(compress),
             shrink=shrink,
+            slack=None if slack is None else parse_slack(slack),
             discard=not nodiscard,
             force=force,
             source_date_epoch=parse_epoch(os.environ.get("SOURCE_DATE_EPOCH")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from cowlib.errors import UsageError
 from cowlib.format import CompatRoFeature, IncompatFeature
@@ -70,16 +70,20 @@ _BY_NAME = {name: feature for feature in FEATURES for name in (feature.name, fea
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """The features of one filesystem, by name."""
+    """The features of one filesystem, by name.
+
+    ``given_way`` are those that are on by default, but exclude what was asked for.
+    """
 
     names: frozenset[str]
+    given_way: frozenset[str] = field(default=frozenset(), compare=False)
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
 
     def with_(self, *names: str) -> FeatureSet:
         """This set with more features."""
-        return FeatureSet(self.names | set(names))
+        return replace(self, names=self.names | set(names))
 
     @property
     def incompat(self) -> IncompatFeature:
@@ -108,7 +112,7 @@ def parse_features(lists: list[str]) -> FeatureSet:
 
     Combinations that the kernel refuses to mount are refused here.
     """
-    names = set(DEFAULTS.names)
+    names, given_way = set(DEFAULTS.names), set()
     asked, declined = set(), set()
     for word in (word.strip() for text in lists for word in text.split(",")):
         if not word:
@@ -134,7 +138,8 @@ def parse_features(lists: list[str]) -> FeatureSet:
             raise UsageError(f"feature block-group-tree needs {missing}", hint="leave it out, or turn both on")
         # Nobody asked for it: it was only on by default, so what was asked for wins.
         names.discard("block-group-tree")
-    return FeatureSet(frozenset(names))
+        given_way.add("block-group-tree")
+    return FeatureSet(frozenset(names), frozenset(given_way))
 
 
 def describe_features() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import uuid
@@ -71,6 +72,18 @@ class InodeFlagsSpec:
 
 
 @dataclass(frozen=True)
+class Slack:
+    """Room for more files: in ``nbytes``, or in ``percent`` of what there is."""
+
+    nbytes: int = 0
+    percent: float = 0
+
+    def of(self, content: int) -> int:
+        """How many bytes that is beside ``content`` bytes."""
+        return self.nbytes + math.ceil(content * self.percent / 100)
+
+
+@dataclass(frozen=True)
 class Options:
     """Everything that shapes a new filesystem, as asked for. Sizes are bytes; None means: choose what suits."""
 
@@ -93,6 +106,7 @@ class Options:
     exclude: list[str] = field(default_factory=list)
     compression: CompressionChoice | None = None
     shrink: bool = False
+    slack: Slack | None = None
     discard: bool = True
     force: bool = False
     source_date_epoch: int | None = None
@@ -134,6 +148,7 @@ class Options:
             raise UsageError("--subvol needs --rootdir")
         for name, given in (
             ("--shrink", self.shrink),
+            ("--slack", self.slack),
             ("--compress", self.compression),
             ("--exclude", self.exclude),
             ("--inode-flags", self.inode_flags),
@@ -182,6 +197,14 @@ def parse_size(text: str) -> int:
     number, unit = match.groups()
     factor = 1 << _UNITS[unit]
     return int(number) * factor if "." not in number else int(float(number) * factor)
+
+
+def parse_slack(text: str) -> Slack:
+    """A size as `parse_size` takes it, or a percentage like ``10%``; raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
+    if match is None:
+        return Slack(nbytes=parse_size(text))
+    return Slack(percent=float(match[1]))
 
 
 def parse_compression(text: str) -> CompressionChoice | None:

@@ -13,8 +13,9 @@ from mkfs_cow.words import size_in_words
 class Summary:
     """A new filesystem. Sizes are bytes.
 
-    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used). ``unregistered``
-    says why the kernel was not told of the block devices among them, None: it was.
+    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used). ``warnings`` name
+    what was not taken in whole, ``advice`` what was asked for and is not recommended. ``unregistered`` says why the
+    kernel was not told of the block devices among them, None: it was.
     """
 
     fsid: uuid.UUID
@@ -31,6 +32,7 @@ class Summary:
     subvolumes: int
     warnings: list[str] = field(default_factory=list)
     unregistered: str | None = None
+    advice: list[str] = field(default_factory=list)
 
     def as_text(self) -> str:
         """Lines for people."""
@@ -71,4 +73,5 @@ class Summary:
             "devices": [dict(zip(("devid", "total_bytes", "path"), device, strict=True)) for device in self.devices],
             "warnings": self.warnings,
             "unregistered": self.unregistered,
+            "advice": self.advice,
         }

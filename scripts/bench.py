@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Times the commands against btrfs-progs on this machine, in this run, and prints the ratios.
 
 Runs alternate (ours, theirs, ours, theirs...) after one of each that does not count, so that both find the same
@@ -28,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import bench_scale
+from scripts import bench_scale
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -213,7 +212,7 @@ class Bench:
     def plain_read(self, image: Path) -> Comparison:
         """Verifying all data against nothing but reading the used part of the same image past the page cache."""
         used = image.stat().st_blocks * 512 // (8 * MIB)
-        read = ["dd", f"if={image}", "of=/dev/null", "bs=8M", "iflag=direct", f"count={used}"]
+        read: list[str | Path] = ["dd", f"if={image}", "of=/dev/null", "bs=8M", "iflag=direct", f"count={used}"]
         said = self.folder / "ours.txt", self.folder / "theirs.txt"
         return compare(
             "plain-read",

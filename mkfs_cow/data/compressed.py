@@ -11,7 +11,8 @@ import numpy as np
 from cowlib.checksum import csum_blocks
 from cowlib.compression import compress
 from cowlib.format import MAX_COMPRESSED, Compression
-from mkfs_cow.data.extents import InlineBuilder, Stored, merged
+from mkfs_cow.data.extents import Stored, merged
+from mkfs_cow.data.inline import InlineBuilder
 from mkfs_cow.data.plan import Batch, DataOptions, Plan
 from mkfs_cow.data.sink import Cursor
 from mkfs_cow.data.write_queue import WriteQueue
@@ -45,14 +46,14 @@ class CompressedStore:
     address, ``small`` is the inline data.
     """
 
-    def __init__(self, plan: Plan, sink: Sink, options: DataOptions) -> None:
+    def __init__(self, plan: Plan, sink: Sink, options: DataOptions, small: InlineBuilder) -> None:
         self.runs: list[tuple[int, NDArray[np.uint8]]] = []
         self._plan = plan
         self._sink = sink
         self._options = options
         self._cursor = Cursor(sink)
         self._rows: list[tuple[int, int, int, int, int]] = []  # chunk, address, piece, length, compression
-        self.small = InlineBuilder()
+        self.small = small
         nbytes = options.batch_bytes + MAX_COMPRESSED
         self._writing: WriteQueue[None] = WriteQueue(_WRITERS, _WRITERS + 1, nbytes, lambda *_: None)
         self._packing: WriteQueue[_Packed] = WriteQueue(options.threads, options.threads + 1, nbytes, self._place)

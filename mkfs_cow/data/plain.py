@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cowlib.checksum import csum_blocks
-from mkfs_cow.data.extents import InlineBuilder, Stored
+from mkfs_cow.data.extents import Stored
+from mkfs_cow.data.inline import InlineBuilder
 from mkfs_cow.data.plan import Batch, DataOptions, Plan, recut
 from mkfs_cow.data.write_queue import WriteQueue
 
@@ -27,7 +28,7 @@ class PlainStore:
     the inline data.
     """
 
-    def __init__(self, plan: Plan, sink: Sink, options: DataOptions) -> None:
+    def __init__(self, plan: Plan, sink: Sink, options: DataOptions, small: InlineBuilder) -> None:
         pieces = sink.allocate(plan.total) if plan.total else []
         self.plan = recut(plan, pieces, options)
         self.runs: list[tuple[int, NDArray[np.uint8]]] = []
@@ -36,7 +37,7 @@ class PlainStore:
         lengths = np.array([length for _, length in pieces], dtype=np.int64)
         self._piece_start = np.cumsum(lengths) - lengths
         self._piece_address = np.array([address for address, _ in pieces], dtype=np.int64)
-        self.small = InlineBuilder()
+        self.small = small
         runs = self.runs
         self._queue: WriteQueue[tuple[int, NDArray[np.uint8]]] = WriteQueue(
             _WRITERS, _WRITERS + 2, options.batch_bytes, lambda _, run: runs.append(run)
@@ -50,8 +51,7 @@ class PlainStore:
 
     def take(self, batch: Batch, reader: Reader) -> None:
         """Reads one batch and sends it on its way."""
-        for file, data in reader.inline(batch):
-            self.small.add(file, data)
+        reader.place_inline(batch, self.small)
         if batch.start < batch.stop:
             buffer = self._queue.buffer()
             reader.fill(batch, buffer)

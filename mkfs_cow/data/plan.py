@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cowlib.format import MAX_COMPRESSED, MAX_EXTENT_SIZE, Compression, CsumType, InodeFlag
+from mkfs_cow.data.extents import in_sectors
 from mkfs_cow.source.tables import S_IFREG, Tree
 
 if TYPE_CHECKING:
@@ -189,13 +190,14 @@ def make_plan(trees: Sequence[Tree], options: DataOptions) -> Plan:
     file, offset, length, position = (column[outside] for column in (file, offset, length, position))
 
     # Ranges of whole sectors. Two that touch the same sector become one.
-    begin = offset // sector * sector
-    end = -(-(offset + length) // sector) * sector
+    first = offset // sector  # counted in sectors: in bytes the last one of a file may end beyond int64
+    end = in_sectors(offset + length, sector)
     new = np.ones(len(file), dtype=np.bool_)
-    new[1:] = (file[1:] != file[:-1]) | (begin[1:] > end[:-1])
+    new[1:] = (file[1:] != file[:-1]) | (first[1:] > end[:-1])
     heads = np.flatnonzero(new)
     tails = np.append(heads[1:], len(file))[: len(heads)] - 1
-    range_length = end[tails] - begin[heads]
+    begin = first * sector
+    range_length = (end[tails] - first[heads]) * sector
     range_start = _starts(range_length)
     total = int(range_length.sum())
 

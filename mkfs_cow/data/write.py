@@ -11,6 +11,7 @@ import numpy as np
 from cowlib.checksum import csum_size
 from mkfs_cow.data.compressed import CompressedStore
 from mkfs_cow.data.extents import Extents, Sums, assemble, holes, referenced, summed
+from mkfs_cow.data.inline import InlineBuilder
 from mkfs_cow.data.plain import PlainStore
 from mkfs_cow.data.plan import DataOptions, make_plan
 from mkfs_cow.data.reader import Prefetcher, Reader
@@ -88,11 +89,12 @@ def write_data(
     """
     contents = [tree.contents for tree in trees]
     plan = make_plan(trees, options)
+    small = InlineBuilder(contents)
     store: PlainStore | CompressedStore
     if options.compresses:
-        store = CompressedStore(plan, sink, options)
+        store = CompressedStore(plan, sink, options, small)
     else:
-        store = PlainStore(plan, sink, options)
+        store = PlainStore(plan, sink, options, small)
         plan = store.plan
     reader = Reader(plan, contents, warn)
     with Prefetcher(plan, contents) as prefetcher, store:
@@ -102,7 +104,7 @@ def write_data(
             if progress is not None:
                 progress(batch.stop)
     stored = referenced(store.stored(), reader.size, options.sectorsize)
-    inline = store.small.inline(reader.size)
+    inline = small.inline(reader.size)
     sums = summed(_sums(store.runs, options), stored, plan.files.datasum, options.sectorsize)
     parts = [stored]
     if not options.no_holes:

@@ -12,7 +12,8 @@ import numpy as np
 
 from cowlib.errors import CowError
 from mkfs_cow.source.builder import TreeBuilder, dense_segments, join_segments
-from mkfs_cow.source.contents import PATH_LIMIT, DirectoryContents, open_quietly, shown
+from mkfs_cow.source.contents import PATH_LIMIT, open_quietly, shown
+from mkfs_cow.source.directory_contents import DirectoryContents
 from mkfs_cow.source.exclude import excluder
 from mkfs_cow.source.tables import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Segments, Tree
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import io
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, TypeAlias, cast
 
 from cowlib.errors import CowError
 from mkfs_cow.source.contents import FileContents
+from mkfs_cow.source.spool import spool_file
 from mkfs_cow.source.tar_member import BrokenArchive
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ class ArchiveStream:
         if self._in_place:
             self._place: IO[bytes] = raw
         else:
-            directory = os.environ.get("TMPDIR") or "/var/tmp"
-            spool = tempfile.TemporaryFile(buffering=_PIECE, dir=directory)  # noqa: SIM115 - it outlives this
-            self._place = cast("IO[bytes]", spool)
+            self._place = spool_file(buffering=_PIECE)
         self._kept = 0
 
     def __enter__(self) -> ArchiveStream:

@@ -60,7 +60,7 @@ def _entry(name: bytes, data: bytes, kind: int, location: dict[str, int] = _KEY)
 
 
 def _balance() -> bytes:
-    filters = dict.fromkeys((field.name for field in DiskBalanceArgs.subcons), 0)
+    filters: dict[str, object] = dict.fromkeys((field.name for field in DiskBalanceArgs.subcons), 0)
     filters |= {"profiles": 1 << 48, "usage": 90 << 32 | 10, "limit": 7 << 32 | 5, "unused": [0] * 6}
     return bytes(BalanceItem.build({"flags": 7, "data": filters, "meta": filters, "sys": filters, "unused": [0] * 4}))
 

@@ -120,7 +120,7 @@ def test_log_tree() -> None:
 @pytest.mark.parametrize("options", [[], ["--dfs"], ["--json"], ["-e"]])
 def test_sharing_among_processes_changes_nothing(options: list[str]) -> None:
     devices = corpus.devices("node4k-bgt")
-    command = [sys.executable, "-c", IN_SMALL_BATCHES, "--noscan", *options, *devices]
+    command: list[str | Path] = [sys.executable, "-c", IN_SMALL_BATCHES, "--noscan", *options, *devices]
     said = subprocess.run(command, capture_output=True, env=environment(UTC))
     assert (said.returncode, said.stderr) == (0, b"")
     whole = run("--noscan", *options, *devices, env=UTC)

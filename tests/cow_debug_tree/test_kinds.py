@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_rare_kinds(image: CraftedImage) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_random_items(image: CraftedImage, seed: int) -> None:
     image.put(RandomItems(seed).leaf(image.nodesize - HEADER_SIZE))
-    options = ["-b", str(image.bytenr), "--csum-items", "--csum-headers", image.path]
+    options: list[str | Path] = ["-b", str(image.bytenr), "--csum-items", "--csum-headers", image.path]
     said = run("--noscan", *options, env={"TZ": "UTC"})
     complaints = [line for line in said.stderr.splitlines() if "no multiple of 8" not in line]
     assert complaints == []

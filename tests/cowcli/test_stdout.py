@@ -45,7 +45,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(package: str, arguments: list[str], image: Path, env: dict[str, str], **streams: int) -> tuple[int, str]:
+def start(package: str, arguments: list[str], image: Path, env: dict[str, str], stdout: int) -> tuple[int, str]:
     """The exit code, and what is said on standard error."""
     given = [str(image) if argument == "IMAGE" else argument for argument in arguments]
     process = subprocess.Popen(
@@ -54,7 +54,7 @@ def start(package: str, arguments: list[str], image: Path, env: dict[str, str], 
         stderr=subprocess.PIPE,
         env=environment(env),
         text=True,
-        **streams,  # type: ignore[arg-type]
+        stdout=stdout,
     )
     said = process.communicate()[1]
     return process.returncode, said

@@ -44,7 +44,7 @@ def make(name: str, shape: Shape, folder: Path, **sizes: int) -> None:
     """Makes the filesystem ``name`` in ``folder``: devN.img, manifest.jsonl, and what btrfs-progs print."""
     oracles.require_oracle("mount", "progs")
     images = [oracles.sparse(folder / f"dev{number}.img", shape.size) for number in range(1, shape.count + 1)]
-    command = [oracles.progs().mkfs, "-q", "-f", "-K", "-L", name, *shape.mkfs, *images]
+    command: list[str | Path] = [oracles.progs().mkfs, "-q", "-f", "-K", "-L", name, *shape.mkfs, *images]
     subprocess.run(command, check=True, capture_output=True)
     taken = []
     with _mounted(images, shape.mount) as top:
@@ -144,7 +144,7 @@ def pack(folder: Path, archive: Path) -> None:
     scratch = archive.with_suffix(".part")
     environment = {"PATH": os.environ.get("PATH", os.defpath), "XZ_OPT": "-9e", "LC_ALL": "C"}
     owners = ["--owner=0", "--group=0", "--numeric-owner", "--sort=name", "--mtime=@0"]
-    command = ["tar", "-cJSf", scratch, *owners, "-C", folder.parent, folder.name]
+    command: list[str | Path] = ["tar", "-cJSf", scratch, *owners, "-C", folder.parent, folder.name]
     subprocess.run(command, check=True, env=environment)
     scratch.rename(archive)
 

@@ -10,6 +10,7 @@ from cowlib.errors import UsageError
 from cowlib.format import CompatRoFeature, Compression, IncompatFeature
 from mkfs_cow.features import DEFAULTS, FEATURES, describe_features, parse_features
 from mkfs_cow.options import (
+    CompressionChoice,
     InodeFlagsSpec,
     Options,
     SubvolumeSpec,
@@ -71,8 +72,8 @@ def test_every_feature_is_described():
 
 def test_compression():
     assert parse_compression("no") is None
-    assert parse_compression("zstd:15").level == 15
-    assert parse_compression("lzo").algorithm == Compression.LZO
+    assert parse_compression("zstd:15") == CompressionChoice(Compression.ZSTD, 15)
+    assert parse_compression("lzo") == CompressionChoice(Compression.LZO, 1)
     for text in ("zstd:16", "zlib:0", "lzo:2", "bz2", "zstd:x"):
         with pytest.raises(UsageError):
             parse_compression(text)

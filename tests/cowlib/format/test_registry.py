@@ -31,7 +31,7 @@ NONSENSE = "fuzz-tests--"
 def round_trip(images: list[Path]) -> tuple[int, list[CowError]]:
     """Parse and build what is on these devices: how many different payloads, and why some were refused."""
     seen: set[tuple[Any, bytes]] = set()
-    refused = []
+    refused: list[CowError] = []
     for item in items(images):
         kind = payload_struct(*item.key)
         if (kind, item.payload) in seen:

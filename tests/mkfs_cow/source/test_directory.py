@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from cowlib.errors import CowError
-from mkfs_cow.source import directory
 from mkfs_cow.source.contents import shown
 from mkfs_cow.source.directory import scan_directory
 from tests import oracles
@@ -83,7 +82,7 @@ def test_order_is_that_of_the_names(small: Path, monkeypatch: pytest.MonkeyPatch
         def __exit__(self, *exc: object) -> None:
             pass
 
-    monkeypatch.setattr(directory.os, "scandir", Reversed)
+    monkeypatch.setattr("mkfs_cow.source.directory.os.scandir", Reversed)
     assert same_tables(tree, scan_directory(small, warn=never))
 
 
@@ -189,7 +188,7 @@ def test_what_vanishes_is_named(small: Path, monkeypatch: pytest.MonkeyPatch) ->
         def __exit__(self, *exc: object) -> None:
             (small / "c").rmdir() if (small / "c").exists() else None
 
-    monkeypatch.setattr(directory.os, "scandir", Late)
+    monkeypatch.setattr("mkfs_cow.source.directory.os.scandir", Late)
     lines: list[str] = []
     tree = scan_directory(small, warn=lines.append)
     assert set(paths_of(tree)) == {b"", b"b", b"b/again", b"b/deep", b"b/deep/file"}

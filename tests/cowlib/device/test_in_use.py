@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cowlib.device import Device, refuse_mounted
-from cowlib.device.busy import _unescape
+from cowlib.device.users import unescape
 from cowlib.errors import MountedError
 from tests import oracles
 
@@ -38,7 +38,7 @@ def test_nothing_uses_a_plain_file(tmp_path: Path) -> None:
 
 
 def test_names_as_the_kernel_escapes_them() -> None:
-    assert _unescape(r"/mnt/with\040blank\134and\011tab") == "/mnt/with blank\\and\ttab"
+    assert unescape(rb"/mnt/with\040blank\134and\011tab") == "/mnt/with blank\\and\ttab"
 
 
 @pytest.mark.oracle
@@ -55,7 +55,7 @@ def test_every_device_of_a_mounted_btrfs(tmp_path: Path, make_devices: MakeDevic
         refused(images[1], "mounted")
         with Device.open(second) as reader:
             assert reader.read(65536 + 64, 8).tobytes() == b"_BHRfS_M"
-    for path in (first, second, *images):
+    for path in [first, second, *map(str, images)]:
         Device.open(path, write=True).close()
 
 
