@@ -33,6 +33,7 @@ from mkfs_cow.targets import Unfinished, truncate
 from mkfs_cow.tree_contents import TreeContents
 from mkfs_cow.tree_layout import TreeLayout, TreeStyle
 from mkfs_cow.trees.system import chunk_payload
+from mkfs_cow.usage import usage
 
 #: (what is being done, how much of it is done, how much there is in all; 0: not known)
 Progress = Callable[[str, int, int], None]
@@ -75,12 +76,16 @@ class _Maker:
 
     def _data_options(self) -> DataOptions:
         options = self.options
-        compression = options.compression
+        default, *rules = [
+            (Compression.NONE, 0) if choice is None else (choice.algorithm, choice.level)
+            for choice in options.compression.all()
+        ]
         return DataOptions(
             sectorsize=options.sectorsize,
             csum_type=options.csum_type,
-            compression=compression.algorithm if compression else Compression.NONE,
-            level=compression.level if compression else 0,
+            compression=default[0],
+            level=default[1],
+            rules=tuple(rules),
             no_holes="no-holes" in options.features,
             max_inline=min(2048, self.nodesize // 2),
         )
@@ -127,7 +132,7 @@ class _Maker:
                         truncate(target.path, device_space.total_bytes)
                 unfinished.complete = True
         unregistered = register_devices(self.options.devices)
-        return replace(self._summary(facts, space, written), unregistered=unregistered)
+        return replace(self._summary(facts, layout, written), unregistered=unregistered)
 
     def _spare(self, space: SpaceAllocator, estimate: SpaceEstimate) -> Callable[[int], int]:
         """How many bytes are to stay free where nodes go, if there are so many nodes."""
@@ -180,6 +185,8 @@ class _Maker:
         if any(spec.default for spec in self.options.subvolumes):
             bits |= IncompatFeature.DEFAULT_SUBVOL
         used = set(np.unique(written.extents.compression).tolist())
+        if self.options.compress_property:
+            used |= {choice.algorithm for choice in self.options.compression.all() if choice is not None}
         if Compression.LZO in used:
             bits |= IncompatFeature.COMPRESS_LZO
         if Compression.ZSTD in used:
@@ -193,7 +200,8 @@ class _Maker:
             bits |= IncompatFeature.RAID1C34
         return bits
 
-    def _summary(self, facts: SuperblockFacts, space: SpaceAllocator, written: Written) -> Summary:
+    def _summary(self, facts: SuperblockFacts, layout: TreeLayout, written: Written) -> Summary:
+        space = layout.space
         groups = []
         for kind, members in space.groups.items():
             length = sum(group.chunk.length for group in members)
@@ -217,6 +225,9 @@ class _Maker:
             inodes=sum(int(np.count_nonzero(tree.nlink)) for tree in written.trees) if self.options.filled else 0,
             subvolumes=len(self.options.subvolumes),
             warnings=self.warnings,
+            usage=usage(
+                written, layout, [b"", *(spec.path for spec in self.options.subvolumes)], self.options.sectorsize
+            ),
             advice=self.advice,
         )
 

@@ -48,11 +48,12 @@ def _regex(pattern: str) -> str:
     if not text:
         raise UsageError(f"'{pattern}' is not a pattern to exclude by")
     if "/" not in text:
-        return f"(?:.*/)?{_translate(text)}"
-    return _translate(text.removeprefix("/"))
+        return f"(?:.*/)?{translate(text)}"
+    return translate(text.removeprefix("/"))
 
 
-def _translate(pattern: str) -> str:
+def translate(pattern: str) -> str:
+    """The regular expression for what a pattern means: see `excluder`."""
     out, i = [], 0
     while i < len(pattern):
         char = pattern[i]
