@@ -49,7 +49,7 @@ def owners(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def access(path: Path) -> str:
-    words = ["getfacl", "--numeric", "--omit-header", "--absolute-names", path]
+    words: list[str | Path] = ["getfacl", "--numeric", "--omit-header", "--absolute-names", path]
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -164,7 +164,7 @@ def test_pseudo_files_in_subvolumes_and_the_same_every_time(tmp_path: Path) -> N
     defs = written(tmp_path, "defs", "home/y f 644 0 0 seq 100000\nhome/z L home/y\nvar d 755 0 0\nvar/f i 600 0 0 f\n")
     images = [tmp_path / "one", tmp_path / "two"]
     for image in images:
-        words = ["-U", "5b8e9d3c-2f8a-4d5e-9c63-0a1b2c3d4e5f", "--rootdir", root, "--pseudo", defs]
+        words: list[str | Path] = ["-U", "5b8e9d3c-2f8a-4d5e-9c63-0a1b2c3d4e5f", "--rootdir", root, "--pseudo", defs]
         words += ["--subvol", "home", "--subvol", "var", "--compress", "zstd,home=lzo", "--compress-property"]
         mkfs("-q", *words, image, env={"SOURCE_DATE_EPOCH": "0"})
         assert run_command("fsck_cow", "--data", image).returncode == 0
@@ -241,7 +241,7 @@ def test_what_is_written_later_is_compressed_too(tmp_path: Path, image: Path) ->
     btrfs = oracles.progs().btrfs
 
     def property_of(path: Path) -> str:
-        words = [btrfs, "property", "get", path, "compression"]
+        words: list[str | Path] = [btrfs, "property", "get", path, "compression"]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
     with oracles.judged(image) as mountpoint:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ def spread(tree: Tree, name: str, value: Callable[[random.Random], int], seed: i
     """The tree with some value for every inode."""
     source = random.Random(seed)
     column = np.array([value(source) for _ in range(len(tree))], dtype=getattr(tree, name).dtype)
-    return replace(tree, **{name: column})
+    changed: dict[str, Any] = {name: column}
+    return replace(tree, **changed)
 
 
 def round_trip(trees: list[Tree], options: DataOptions, sink: MemorySink | None = None) -> tuple[Written, MemorySink]:
