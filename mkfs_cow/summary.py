@@ -14,9 +14,9 @@ class Summary:
     """A new filesystem. Sizes are bytes.
 
     ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used). ``shared`` is how
-    much data is in blocks of the files it came from, None if that was not asked for. ``warnings`` name what was not
-    taken in whole, ``advice`` what may not be as it was meant. ``unregistered`` says why the kernel was not told of
-    the block devices among them, None: it was.
+    much data is in blocks of the files it came from, None if that was not asked for. ``libraries`` are the
+    versions of those that compressed something. ``warnings`` name what was not taken in whole, ``advice`` what may not
+    be as it was meant. ``unregistered`` says why the kernel was not told of the block devices among them, None: it was.
     """
 
     fsid: uuid.UUID
@@ -32,6 +32,7 @@ class Summary:
     inodes: int
     subvolumes: int
     shared: int | None = None
+    libraries: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     unregistered: str | None = None
     advice: list[str] = field(default_factory=list)
@@ -76,6 +77,7 @@ class Summary:
                 dict(zip(("kind", "profile", "length", "used"), group, strict=True)) for group in self.groups
             ],
             "devices": [dict(zip(("devid", "total_bytes", "path"), device, strict=True)) for device in self.devices],
+            "libraries": self.libraries,
             "warnings": self.warnings,
             "unregistered": self.unregistered,
             "advice": self.advice,
