@@ -17,11 +17,11 @@ from cowcli.errors import tell_error
 from cowcli.stdout import OutputError
 from cowlib import __version__
 from cowlib.errors import CowError
+from mkfs_cow.compression import parse_compressions
 from mkfs_cow.features import describe_features, parse_features
 from mkfs_cow.help import HELP
 from mkfs_cow.options import (
     Options,
-    parse_compression,
     parse_csum_type,
     parse_epoch,
     parse_inode_flags,
@@ -118,6 +118,25 @@ def mkfs(
         list[str] | None,
         typer.Option("--exclude", metavar="GLOB", help="leave out what matches; with / the whole path"),
     ] = None,
+    all_root: Annotated[bool, typer.Option("--all-root", help="everything belongs to root")] = False,
+    owner_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--owner-map",
+            metavar="FILE",
+            help="change owners as its lines say: uid|gid|both OLD NEW [COUNT]",
+            readable=False,
+        ),
+    ] = None,
+    pseudo: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--pseudo",
+            metavar="FILE",
+            help="add and change files as its lines say, in mksquashfs's words: PATH TYPE MODE UID GID ...",
+            readable=False,
+        ),
+    ] = None,
     one_file_system: Annotated[
         bool,
         typer.Option("-x", "--one-file-system", help="leave out what is in other filesystems mounted below --rootdir"),
@@ -126,8 +145,30 @@ def mkfs(
         bool, typer.Option("--reflink", help="share blocks with the files of --rootdir where one filesystem has both")
     ] = False,
     compress: Annotated[
-        str, typer.Option("--compress", metavar="ALGO[:LEVEL]", help="zstd (1-15), zlib (1-9), lzo or no")
+        str,
+        typer.Option(
+            "--compress",
+            metavar="ALGO[:LEVEL][,PATH=...]",
+            help="zstd (1-15), zlib (1-9), lzo or no; after commas others for some paths or globs from the root and "
+            "what is below them, such as zstd:9,boot=no: the nearest one counts",
+        ),
     ] = "no",
+    compress_property: Annotated[
+        bool,
+        typer.Option(
+            "--compress-property",
+            help="set the compression property too: what is written later is compressed (or, with no, never is)",
+        ),
+    ] = False,
+    sort: Annotated[
+        Path | None,
+        typer.Option(
+            "--sort",
+            metavar="FILE",
+            help="order of the data on disk, highest first, as its lines say: PATH PRIORITY (-32768 to 32767, else 0)",
+            readable=False,
+        ),
+    ] = None,
     inode_flags: Annotated[
         list[str] | None,
         typer.Option("--inode-flags", metavar="FLAGS:PATH", help="nodatacow, nodatasum for PATH and what is below"),
@@ -187,7 +228,12 @@ def mkfs(
             subvolumes=[parse_subvolume(text) for text in subvol or []],
             inode_flags=[parse_inode_flags(text) for text in inode_flags or []],
             exclude=exclude or [],
-            compression=parse_compression(compress),
+            all_root=all_root,
+            owner_map=owner_map,
+            pseudo=pseudo or [],
+            compression=parse_compressions(compress),
+            compress_property=compress_property,
+            sort=sort,
             shrink=shrink,
             slack=None if slack is None else parse_slack(slack),
             discard=not nodiscard,

@@ -36,6 +36,7 @@ from mkfs_cow.targets import Unfinished, truncate
 from mkfs_cow.tree_contents import TreeContents
 from mkfs_cow.tree_layout import TreeLayout, TreeStyle
 from mkfs_cow.trees.system import chunk_payload
+from mkfs_cow.usage import usage
 from mkfs_cow.words import size_in_words
 
 #: (what is being done, how much of it is done, how much there is in all; 0: not known)
@@ -93,12 +94,16 @@ class _Maker:
 
     def _data_options(self) -> DataOptions:
         options = self.options
-        compression = options.compression
+        default, *rules = [
+            (Compression.NONE, 0) if choice is None else (choice.algorithm, choice.level)
+            for choice in options.compression.all()
+        ]
         return DataOptions(
             sectorsize=options.sectorsize,
             csum_type=options.csum_type,
-            compression=compression.algorithm if compression else Compression.NONE,
-            level=compression.level if compression else 0,
+            compression=default[0],
+            level=default[1],
+            rules=tuple(rules),
             no_holes="no-holes" in options.features,
             max_inline=min(2048, self.nodesize // 2),
         )
@@ -154,7 +159,7 @@ class _Maker:
                 unfinished.complete = True
         unregistered = register_devices(self.options.devices)
         shared = None if cloner is None else cloner.shared
-        return replace(self._summary(facts, space, written, shared), unregistered=unregistered)
+        return replace(self._summary(facts, layout, written, shared), unregistered=unregistered)
 
     def _cloner(self, sink: _Sink, devices: list[Device], room: Room, data_options: DataOptions) -> Cloner | None:
         """What shares blocks with the source, if that is asked for and can be at all; says so if it cannot."""
@@ -218,6 +223,8 @@ class _Maker:
         if any(spec.default for spec in self.options.subvolumes):
             bits |= IncompatFeature.DEFAULT_SUBVOL
         used = set(np.unique(written.extents.compression).tolist())
+        if self.options.compress_property:
+            used |= {choice.algorithm for choice in self.options.compression.all() if choice is not None}
         if Compression.LZO in used:
             bits |= IncompatFeature.COMPRESS_LZO
         if Compression.ZSTD in used:
@@ -231,7 +238,8 @@ class _Maker:
             bits |= IncompatFeature.RAID1C34
         return bits
 
-    def _summary(self, facts: SuperblockFacts, space: SpaceAllocator, written: Written, shared: int | None) -> Summary:
+    def _summary(self, facts: SuperblockFacts, layout: TreeLayout, written: Written, shared: int | None) -> Summary:
+        space = layout.space
         groups = []
         for kind, members in space.groups.items():
             length = sum(group.chunk.length for group in members)
@@ -259,6 +267,9 @@ class _Maker:
             shared=shared,
             libraries=libraries(np.unique(written.extents.compression).tolist()),
             warnings=self.warnings,
+            usage=usage(
+                written, layout, [b"", *(spec.path for spec in self.options.subvolumes)], self.options.sectorsize
+            ),
             advice=self.advice,
         )
 

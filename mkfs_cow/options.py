@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from cowlib.errors import UsageError
-from cowlib.format import LABEL_SIZE, Compression, CsumType
+from cowlib.format import LABEL_SIZE, CsumType
+from mkfs_cow.compression import CompressionChoices
 from mkfs_cow.features import DEFAULTS, FeatureSet
 
 CSUM_TYPES = {
@@ -39,21 +40,6 @@ _NO_ID = 2**32 - 1
 _NODESIZE = 16384
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
-
-#: Algorithm, its default level and its highest one. LZO has no levels.
-_COMPRESSIONS = {
-    "zlib": (Compression.ZLIB, 3, 9),
-    "lzo": (Compression.LZO, 1, 1),
-    "zstd": (Compression.ZSTD, 3, 15),
-}
-
-
-@dataclass(frozen=True)
-class CompressionChoice:
-    """How file data is compressed: ``algorithm`` and ``level``."""
-
-    algorithm: Compression
-    level: int
 
 
 @dataclass(frozen=True)
@@ -112,7 +98,12 @@ class Options:
     subvolumes: list[SubvolumeSpec] = field(default_factory=list)
     inode_flags: list[InodeFlagsSpec] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
-    compression: CompressionChoice | None = None
+    all_root: bool = False
+    owner_map: Path | None = None
+    pseudo: list[Path] = field(default_factory=list)
+    compression: CompressionChoices = field(default_factory=CompressionChoices)
+    compress_property: bool = False
+    sort: Path | None = None
     shrink: bool = False
     slack: Slack | None = None
     discard: bool = True
@@ -122,7 +113,7 @@ class Options:
     @property
     def filled(self) -> bool:
         """Whether anything goes in at all."""
-        return self.rootdir is not None or self.from_tar is not None or bool(self.layers)
+        return self.rootdir is not None or self.from_tar is not None or bool(self.layers or self.pseudo)
 
     def resolve(self) -> ResolvedOptions:
         """Settles what one option decides for another; raises UsageError for what cannot be meant."""
@@ -167,9 +158,16 @@ class Options:
             ("--slack", self.slack),
             ("--compress", self.compression),
             ("--exclude", self.exclude),
+            ("--all-root", self.all_root),
+            ("--owner-map", self.owner_map),
+            ("--sort", self.sort),
         ):
             if given and not self.filled:
                 raise UsageError(f"{name} needs --rootdir, --from-tar or --layers")
+        if self.compress_property and not self.compression:
+            raise UsageError("--compress-property needs --compress")
+        if self.all_root and self.owner_map is not None:
+            raise UsageError("--all-root and --owner-map exclude each other")
         if sum(spec.default for spec in self.subvolumes) > 1:
             raise UsageError("only one subvolume can be the default")
         paths = [spec.path for spec in self.subvolumes]
@@ -222,21 +220,6 @@ def parse_slack(text: str) -> Slack:
     if match is None:
         return Slack(nbytes=parse_size(text))
     return Slack(percent=float(match[1]))
-
-
-def parse_compression(text: str) -> CompressionChoice | None:
-    """``ALGO[:LEVEL]`` as given to ``--compress``; ``no`` gives None. Raises UsageError."""
-    name, colon, level_text = text.lower().partition(":")
-    if text.lower() in ("no", "none"):
-        return None
-    if name not in _COMPRESSIONS:
-        raise UsageError(f"unknown compression '{name}'", hint="choose zstd, zlib, lzo or no")
-    algorithm, default, highest = _COMPRESSIONS[name]
-    if not colon:
-        return CompressionChoice(algorithm, default)
-    if not level_text.isdigit() or not 1 <= int(level_text) <= highest:
-        raise UsageError(f"level '{level_text}' is not one of {name}: 1 to {highest}")
-    return CompressionChoice(algorithm, int(level_text))
 
 
 def _relative_path(text: str) -> bytes:

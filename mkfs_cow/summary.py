@@ -13,10 +13,11 @@ from mkfs_cow.words import size_in_words
 class Summary:
     """A new filesystem. Sizes are bytes.
 
-    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used). ``shared`` is how
-    much data is in blocks of the files it came from, None if that was not asked for. ``libraries`` are the
-    versions of those that compressed something. ``warnings`` name what was not taken in whole, ``advice`` what may not
-    be as it was meant. ``unregistered`` says why the kernel was not told of the block devices among them, None: it was.
+    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used); ``usage`` is
+    where the bytes went, see `mkfs_cow.usage`. ``shared`` is how much data is in blocks of the files it came from, None
+    if that was not asked for; ``libraries`` are the versions of those that compressed something. ``warnings`` name what
+    was not taken in whole, ``advice`` what may not be as it was meant. ``unregistered`` says why the kernel was not
+    told of the block devices among them, None: it was.
     """
 
     fsid: uuid.UUID
@@ -34,6 +35,7 @@ class Summary:
     shared: int | None = None
     libraries: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=dict)
     unregistered: str | None = None
     advice: list[str] = field(default_factory=list)
 
@@ -78,6 +80,7 @@ class Summary:
             ],
             "devices": [dict(zip(("devid", "total_bytes", "path"), device, strict=True)) for device in self.devices],
             "libraries": self.libraries,
+            "usage": self.usage,
             "warnings": self.warnings,
             "unregistered": self.unregistered,
             "advice": self.advice,

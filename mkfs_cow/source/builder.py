@@ -113,6 +113,8 @@ class TreeBuilder:
             size=numbers[:, 3].copy(),
             rdev=numbers[:, 4].copy(),
             flags=np.zeros(len(self), dtype=np.uint64),
+            compression=np.zeros(len(self), dtype=np.uint16),
+            priority=np.zeros(len(self), dtype=np.int16),
             atime=atime,
             ctime=ctime,
             mtime=mtime,

@@ -94,10 +94,11 @@ def _compiled(patterns: list[str]) -> re.Pattern[str]:
 def _regex(pattern: str) -> str:
     """The pattern as a regular expression for whole paths."""
     text = pattern.rstrip("/")
-    return _translate(text.removeprefix("/")) if "/" in text else f"(?:.*/)?{_translate(text)}"
+    return translate(text.removeprefix("/")) if "/" in text else f"(?:.*/)?{translate(text)}"
 
 
-def _translate(pattern: str) -> str:
+def translate(pattern: str) -> str:
+    """The regular expression for what a pattern means: see `excluder`."""
     out, i = [], 0
     while i < len(pattern):
         char = pattern[i]
