@@ -180,9 +180,9 @@ def _claim(target: Target, place: Place, strict: bool) -> bool:
             if use or error.errno == errno.EBUSY:
                 raise _in_use(target, place) from error
             if strict:
-                what = _words(target, place, "which may be in use")
+                what = _words(target, place, "and cannot be asked")
                 raise MountedError(
-                    f"{what}: {error.strerror}", device=target.path, hint="detach it, or ask as root"
+                    f"may be in use: {what}: {error.strerror}", device=target.path, hint="detach it, or ask as root"
                 ) from error
             return False
     raise AssertionError("unreachable")
