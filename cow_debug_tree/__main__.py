@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Callable
+
+from cowcli.run import run
 
 
 def main() -> None:
     """The command ``cow-debug-tree``."""
-    # numpy would start threads for linear algebra, which cost time and make forking unsafe.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    run("cow-debug-tree", _load, piped=True)
+
+
+def _load() -> Callable[[], object]:
     from cow_debug_tree.cli import app
     from cowcli.start import with_optional_values
 
-    app(with_optional_values(sys.argv[1:]), prog_name="cow-debug-tree")
+    return lambda: app(with_optional_values(sys.argv[1:]), prog_name="cow-debug-tree")
 
 
 if __name__ == "__main__":

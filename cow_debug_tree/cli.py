@@ -7,9 +7,21 @@ from typing import Annotated
 import typer
 
 import cowlib
-from cow_debug_tree.output import NAME, UNHEARD
+from cow_debug_tree.help import HELP
+from cow_debug_tree.output import NAME
+from cowcli.command import command_with
 from cowcli.errors import tell_error
-from cowcli.start import Backup, ChunkRootAt, NoScan, SuperCopy, TreeRootAt, address, address_or_none
+from cowcli.start import (
+    Backup,
+    ChunkRootAt,
+    NoScan,
+    SuperCopy,
+    TreeRootAt,
+    address,
+    address_or_none,
+    refuse_idle_backup,
+)
+from cowcli.stdout import UNHEARD
 from cowlib.errors import CowError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -22,8 +34,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.command(
-    epilog="Examples: cow-debug-tree /dev/sdX ; cow-debug-tree -t fs --hide-names disk1.img disk2.img ;"
-    " cow-debug-tree --json -t csum disk.img | head",
+    cls=command_with(HELP),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def debug_tree(
@@ -70,12 +81,41 @@ def debug_tree(
     The text is that of btrfs inspect-internal dump-tree and dump-super. It holds names of files unless they
     are hidden.
     """
-    some = extents or device or roots or backups or uuid
+    purposes = {"--extents": extents, "--device": device, "--uuid": uuid}
+    starts = {"--roots": roots, "--backups": backups}
+    one_tree, blocks = {"--tree": tree is not None}, {"--block": bool(block)}
+    order = {"--bfs": bfs, "--dfs": dfs}
+    sums = {"--csum-headers": csum_headers, "--csum-items": csum_items}
+    recent = {"--min-transid": min_transid > 0}
+    begin = {"--backup": backup is not None, "--tree-root": bool(tree_root), "--chunk-root": bool(chunk_root)}
+    followed = {"--follow": follow}
+    if superblock:
+        hidden = {"--hide-names": hide_names}  # the label would show
+        _refuse_beside("--super", {"--stats": stats} | purposes | starts | one_tree | blocks | followed | order)
+        _refuse_beside("--super", sums | hidden | recent | begin)
+    if every:
+        _refuse_beside("--all", {"--super-copy": super_copy is not None})
+    if stats:
+        _refuse_beside("--stats", purposes | starts | blocks | followed | order | sums)
+    if roots or backups:
+        _refuse_beside("--roots" if roots else "--backups", blocks | followed | order | sums)
+    if block:
+        _refuse_beside("--block", purposes | one_tree)
+    if block and not follow:
+        _refuse_beside("--block without --follow", order | recent)
+    for purpose in (name for name, given in purposes.items() if given):
+        _refuse_beside(purpose, one_tree)
+    if uuid:
+        _refuse_beside("--uuid", {"--extents": extents, "--device": device})  # no tree is of both kinds
+    if extents:
+        _refuse_beside("--extents", {"--dfs": dfs})  # which shows leaves only
+    if bfs:
+        _refuse_beside("--bfs", {"--dfs": dfs})
+    if as_json:
+        _refuse_beside("--json", {"--csum-headers": csum_headers})  # which shows no headers of nodes
     _exclude(every and not superblock, "--all goes with --super")
-    _exclude(superblock and (stats or some or tree is not None or bool(block)), "--super does not show trees")
-    _exclude(stats and (some or bool(block)), "--stats goes with --tree alone")
-    _exclude(bool(block) and (some or tree is not None), "--block shows single blocks, not trees")
-    _exclude(as_json and csum_headers, "--json does not show headers of nodes")
+    _exclude(follow and not block, "--follow goes with --block")
+    refuse_idle_backup(backup, tree_root, chunk_root)
     try:
         from cow_debug_tree import show
 
@@ -90,7 +130,7 @@ def debug_tree(
             tree=None if tree is None else show.tree_id(tree),
             blocks=tuple(address(text) for text in block or ()),
             follow=follow,
-            depth_first=dfs and not bfs,
+            depth_first=dfs,
             min_transid=min_transid,
         )
         with cowlib.open(
@@ -125,3 +165,8 @@ def debug_tree(
 def _exclude(wrong: bool, why: str) -> None:
     if wrong:
         raise typer.BadParameter(why)
+
+
+def _refuse_beside(option: str, others: dict[str, bool]) -> None:
+    """Refuses the first of some other options that is given: it would change nothing."""
+    _exclude(any(others.values()), f"{option} does not go with {next((o for o, given in others.items() if given), '')}")

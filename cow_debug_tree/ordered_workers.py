@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Generic, TypeVar
 
-from cow_debug_tree.output import UNHEARD, complain
+from cow_debug_tree.output import complain
+from cowcli import signals
+from cowcli.stdout import UNHEARD
 from cowlib.errors import CowError
 
 T = TypeVar("T")
@@ -23,8 +25,6 @@ R = TypeVar("R")
 
 #: More do not help: writing is one after the other.
 MAX_WORKERS = 4
-
-INTERRUPTED = 128 + 2
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _Team:
         self.me = 0
         self._children: list[int] = []
         for number in range(1, size):
-            child = os.fork()
+            child = signals.fork()
             if child == 0:
                 self.me, self._children = number, []
                 break
@@ -107,7 +107,7 @@ class _Team:
         os.close(self._next)
         worst = 0
         for child in self._children:
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            code = signals.wait_for(child)
             if code < 0:
                 complain([f"a process that helped was ended by signal {-code}"])
             worst = max(worst, code if code >= 0 else 128 - code)
@@ -122,6 +122,8 @@ def _share(team: _Team, tasks: Iterator[T], work: Work[T, D, R]) -> int:
         status = _work(team, tasks, work)
     except _PeerGone:
         pass  # its exit status tells why
+    except signals.Stopped:
+        raise  # the others are ended with us
     except BaseException:
         team.part()
         raise
@@ -136,8 +138,6 @@ def _help(team: _Team, tasks: Iterator[T], work: Work[T, D, R]) -> int:
         return 0
     except BrokenPipeError:
         return UNHEARD
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except CowError as error:
         complain([str(error)])
         return error.exit_code

@@ -10,9 +10,6 @@ from cowlib.errors import CowError
 
 NAME = "cow-debug-tree"
 
-#: What a process exits with that nobody listens to any more, as if the signal for that had ended it.
-UNHEARD = 128 + 13
-
 
 def write_out(text: bytes | bytearray) -> None:
     """All of ``text`` to standard output, past Python's buffers.

@@ -111,11 +111,16 @@ def tree_id(text: str) -> int:
     return int(number)
 
 
+def tree_names() -> tuple[str, ...]:
+    """The names of trees, as short as `tree_id` takes them."""
+    return tuple(sorted(name.lower().replace("_", "-") for name in _NAMES))
+
+
 def title(root: TreeRoot, wishes: Wishes) -> bytes:
     """The line above a tree, or the one line about it if only roots are shown."""
     name = _TITLES.get(root.objectid, "file")
     text: bytes = f"{name} tree ".encode() + key_text(root.objectid, KeyType.ROOT_ITEM, root.offset)
-    if wishes.extents:
+    if wishes.extents and not wishes.roots:
         return text + b"\n"
     return text + (f" {root.bytenr} level {root.level}\n".encode() if wishes.roots else b" \n")
 

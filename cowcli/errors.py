@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from cowlib.errors import CowError
@@ -9,9 +10,11 @@ from cowlib.errors import CowError
 
 def tell_error(command: str, error: CowError) -> None:
     """Writes an error of the library to standard error, after the name of the command."""
-    sys.stderr.write(f"{command}: {_in_one_line(str(error))}\n")
-    if error.hint:
-        sys.stderr.write(f"hint: {_in_one_line(error.hint)}\n")
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", []))
+    with contextlib.suppress(OSError):  # then the exit code has to do
+        sys.stderr.write(f"{command}: {_in_one_line(str(error) + notes)}\n")
+        if error.hint:
+            sys.stderr.write(f"hint: {_in_one_line(error.hint)}\n")
 
 
 def _in_one_line(text: str) -> str:

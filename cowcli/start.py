@@ -33,11 +33,15 @@ ChunkRootAt = Annotated[str | None, typer.Option("--chunk-root", metavar="BYTENR
 
 def with_optional_values(arguments: list[str]) -> list[str]:
     """The arguments, with a number for every ``--backup`` that comes without one."""
-    following = [*arguments[1:], ""]
-    return [
-        f"{argument}={NEWEST_BACKUP}" if argument == "--backup" and not value.isdecimal() else argument
-        for argument, value in zip(arguments, following, strict=False)  # without arguments, none follow
-    ]
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    following = [*options[1:], ""]
+    return (
+        [
+            f"{argument}={NEWEST_BACKUP}" if argument == "--backup" and not value.isdecimal() else argument
+            for argument, value in zip(options, following, strict=False)  # without arguments, none follow
+        ]
+        + arguments[len(options) :]
+    )
 
 
 def address(text: str) -> int:
@@ -54,3 +58,9 @@ def address(text: str) -> int:
 def address_or_none(text: str | None) -> int | None:
     """An address if there is one."""
     return None if text is None else address(text)
+
+
+def refuse_idle_backup(backup: int | None, tree_root: str | None, chunk_root: str | None) -> None:
+    """Refuses ``--backup`` where other options name all that it could say."""
+    if backup is not None and tree_root is not None and chunk_root is not None:
+        raise typer.BadParameter("--backup says nothing beside both --tree-root and --chunk-root")

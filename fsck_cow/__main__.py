@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
+from collections.abc import Callable
 
-#: What the option parser exits with, and what fsck(8) says of the same.
-_PARSER_USAGE, _USAGE, _INTERRUPTED = 2, 16, 32
+from cowcli.run import run
+
+#: What fsck(8) says of a check that could not be done, of wrong usage, and of a check that was called off.
+_OPERATIONAL, _USAGE, _CANCELLED = 8, 16, 32
 
 
 def main() -> None:
     """The command ``fsck.cow``."""
-    # numpy would start threads for linear algebra, which cost time and make forking unsafe.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    run("fsck.cow", _load, usage=_USAGE, stopped=_CANCELLED, failed=_OPERATIONAL)
+
+
+def _load() -> Callable[[], object]:
     # Modules and columns are no garbage: looking for cycles among them is a tenth of a short run.
     gc.set_threshold(100_000, 20, 20)
-    from cowcli.exit import exit_now
+    from cowcli.start import with_optional_values
+    from fsck_cow.cli import app
 
-    try:
-        from cowcli.start import with_optional_values
-        from fsck_cow.cli import app
-
-        app(with_optional_values(sys.argv[1:]), prog_name="fsck.cow")
-    except SystemExit as end:
-        exit_now(_USAGE if end.code == _PARSER_USAGE else end.code)
-    except KeyboardInterrupt:
-        exit_now(_INTERRUPTED)
+    return lambda: app(with_optional_values(sys.argv[1:]), prog_name="fsck.cow")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import cowlib
+from cowcli.command import command_with
 from cowcli.errors import tell_error
-from cowcli.start import Backup, ChunkRootAt, NoScan, SuperCopy, TreeRootAt, address_or_none
+from cowcli.start import (
+    Backup,
+    ChunkRootAt,
+    NoScan,
+    SuperCopy,
+    TreeRootAt,
+    address_or_none,
+    refuse_idle_backup,
+)
 from cowlib.errors import CowError, UsageError
+from fsck_cow.help import HELP
 
 if TYPE_CHECKING:
     from cowlib.filesystem import StartPoint
@@ -21,7 +31,7 @@ if TYPE_CHECKING:
 NAME = "fsck.cow"
 
 #: Exit codes, as in fsck(8).
-CLEAN, UNCORRECTED, OPERATIONAL, USAGE, INTERRUPTED = 0, 4, 8, 16, 32
+CLEAN, UNCORRECTED, OPERATIONAL, USAGE = 0, 4, 8, 16
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -33,8 +43,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.command(
-    epilog="Exit codes: 0 clean, 4 problems were found, 8 it could not be checked, 16 wrong usage, 32 interrupted."
-    " Examples: fsck.cow /dev/sdX ; fsck.cow --data --json disk1.img disk2.img ; fsck.cow --check extent disk.img",
+    cls=command_with(HELP),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def fsck(
@@ -47,7 +56,11 @@ def fsck(
     ] = False,
     check: Annotated[
         list[str] | None,
-        typer.Option("--check", metavar="CODE|SUBJECT", help="only look for such problems; may be repeated"),
+        typer.Option(
+            "--check",
+            metavar="CODE|SUBJECT",
+            help="only look for such problems, and with --data for those of data; may be repeated",
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=0, help="problems shown of each code; 0 is all")
@@ -70,8 +83,9 @@ def fsck(
     ] = False,
 ) -> None:
     """Check the btrfs on DEVICE..., which is not mounted. Nothing is ever written to it."""
-    if read_only and (automatic or yes):
-        raise typer.BadParameter("-n goes with none of -a, -p and -y")
+    if read_only + automatic + yes > 1:
+        raise typer.BadParameter("-a (or -p), -n and -y exclude each other")
+    refuse_idle_backup(backup, tree_root, chunk_root)
     try:
         logging.basicConfig(format=f"{NAME}: %(message)s", level=logging.WARNING)
         from cowlib.filesystem import StartPoint
@@ -79,7 +93,7 @@ def fsck(
         report = _checked(
             devices,
             StartPoint(super_copy, backup, address_or_none(tree_root), address_or_none(chunk_root)),
-            _selection(check or [], trees_only=tree_only),
+            _selection(check or [], trees_only=tree_only, data=data),
             scan=not noscan,
             data=data,
             limit=limit,
@@ -89,11 +103,6 @@ def fsck(
     except CowError as error:
         tell_error(NAME, error)
         raise typer.Exit(USAGE if isinstance(error, UsageError) else OPERATIONAL) from None
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{NAME}: interrupted\n")
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        raise typer.Exit(OPERATIONAL) from None
     if report.clean:
         raise typer.Exit(CLEAN)
     if automatic or yes:
@@ -101,14 +110,14 @@ def fsck(
     raise typer.Exit(UNCORRECTED)
 
 
-def _selection(selected: list[str], *, trees_only: bool) -> Selection:
+def _selection(selected: list[str], *, trees_only: bool, data: bool) -> Selection:
     from fsck_cow.selection import EVERYTHING, parse_selection
 
     if not selected and not trees_only:
         return EVERYTHING
     from fsck_cow.catalogue import all_codes
 
-    return parse_selection(selected, trees_only=trees_only, known=all_codes())
+    return parse_selection(selected, trees_only=trees_only, data=data, known=all_codes())
 
 
 def _checked(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -11,6 +11,9 @@ from cowlib.errors import UsageError
 
 #: What is said of inodes and what belongs to them. Such checks gather nothing that checks of other subjects need.
 FILE_SUBJECTS = frozenset({"inode", "name", "xattr", "file-extent", "orphan"})
+
+#: What is found by reading data.
+_DATA = "data"
 
 #: Without these a run could not say that it saw everything it was to look at.
 _ALWAYS = frozenset({"superblock.unusable", "node.unreadable", "node.copy-bad"})
@@ -61,11 +64,20 @@ class Selection:
 EVERYTHING = Selection()
 
 
-def parse_selection(texts: Iterable[str], *, trees_only: bool, known: Iterable[str]) -> Selection:
-    """The selection that a user asked for by codes and subjects; UsageError for one that there is none of."""
+def parse_selection(texts: Collection[str], *, trees_only: bool, data: bool, known: Iterable[str]) -> Selection:
+    """The selection that a user asked for by codes and subjects; with ``data`` what is found in data is told besides.
+
+    Raises UsageError for one that there is none of, and for one that nothing would look for.
+    """
     codes = set(known)
     subjects = {code.partition(".")[0] for code in codes}
     for text in texts:
+        subject = text.partition(".")[0]
         if text not in codes and text not in subjects:
             raise UsageError(f"no check is called {text}", hint=f"subjects are {', '.join(sorted(subjects))}")
-    return Selection(frozenset(texts), trees_only)
+        if trees_only and subject in FILE_SUBJECTS:
+            raise UsageError(f"--tree-only leaves out {text}")
+        if subject == _DATA and not data:
+            raise UsageError(f"{text} is found by reading data", hint="add --data")
+    only = {*texts, _DATA} if data and texts else texts
+    return Selection(frozenset(only), trees_only)

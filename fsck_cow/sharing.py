@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from cowcli import signals
+from cowlib.errors import CowError
 from cowlib.volume import Volume
 
 T = TypeVar("T")
@@ -29,8 +32,8 @@ _LENGTH = struct.Struct("<Q")
 def share(tasks: Sequence[T], read: Callable[[T], D], work: Callable[[D], R], volume: Volume) -> Iterator[R]:
     """The result of each task, in order: ``work`` on what ``read`` brought. Results must be picklable.
 
-    ``read`` may run in a thread beside ``work``. Raises what either raises, wherever it ran; ChildProcessError when a
-    process ends before its time.
+    ``read`` may run in a thread beside ``work``. Raises what either raises, wherever it ran; CowError when a process
+    ends before its time.
     """
     count = min(_MAX_PROCESSES, len(os.sched_getaffinity(0)))
     if len(tasks) < _WORTH_A_FORK or count < 2:
@@ -63,7 +66,8 @@ class _Helper:
 
     def __init__(self, tasks: Sequence[T], read: Callable[[T], D], work: Callable[[D], R]) -> None:
         read_end, write_end = os.pipe()
-        self._pid = os.fork()
+        self._left = len(tasks)
+        self._pid = signals.fork()
         if self._pid == 0:
             os.close(read_end)
             _serve(tasks, read, work, write_end)
@@ -74,16 +78,19 @@ class _Helper:
         """The result of its next task."""
         head = self._pipe.read(_LENGTH.size)
         if len(head) < _LENGTH.size:
-            raise ChildProcessError("a helper process ended before its time")
+            raise CowError("a process that helped ended before its time", hint="was there enough memory?")
         result = pickle.loads(self._pipe.read(_LENGTH.unpack(head)[0]))
+        self._left -= 1
         if isinstance(result, BaseException):
             raise result
         return result  # type: ignore[no-any-return]
 
     def end(self) -> None:
-        """Waits until it is gone; one that still has something to say stops at the closed pipe."""
+        """Waits until it is gone; what it still has to say is of no use any more."""
         self._pipe.close()
-        os.waitpid(self._pid, 0)
+        if self._left:
+            os.kill(self._pid, signal.SIGTERM)
+        signals.wait_for(self._pid)
 
 
 def _serve(tasks: Sequence[T], read: Callable[[T], D], work: Callable[[D], R], write_end: int) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 
-#: What a shell says of a program that was interrupted.
-_INTERRUPTED = 130
+from cowcli.run import run
 
 
 def main() -> None:
     """The command ``mkfs.cow``."""
-    try:
-        from mkfs_cow.cli import app
+    run("mkfs.cow", _load)
 
-        app(prog_name="mkfs.cow")
-    except KeyboardInterrupt:  # before the command line was read
-        sys.exit(_INTERRUPTED)
+
+def _load() -> Callable[[], object]:
+    from mkfs_cow.cli import app
+
+    return lambda: app(prog_name="mkfs.cow")
 
 
 if __name__ == "__main__":

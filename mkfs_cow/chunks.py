@@ -32,11 +32,18 @@ _MIN_CHUNK = {
     BlockGroupFlag.DATA | BlockGroupFlag.METADATA: 8 * MIB,
 }
 
+#: The first chunk of a filesystem that keeps everything once: the kernel makes more when it needs them.
+_FIRST_SINGLE = 8 * MIB
+
+#: Chunks that follow the content are as short as that takes, but not cut to less where devices are full.
+_MIN_TIGHT = MIB
+
 #: Stripes of a chunk: so many have room in an item of the smallest nodes.
 _MAX_STRIPES = 122
 
-#: Stripes of a system chunk: so many the kernel makes room for in the superblock's array.
-_MAX_SYSTEM_STRIPES = 58
+#: Stripes of a system chunk: two such chunks have room in the superblock's array of 2048 bytes. The kernel makes a
+#: second one beside the first when it scrubs or balances.
+MAX_SYSTEM_STRIPES = 29
 
 
 @dataclass
@@ -97,10 +104,15 @@ class NewChunk:
 
 
 class ChunkAllocator:
-    """Hands out chunks, each at the end of what is used on its devices and of the logical address space."""
+    """Hands out chunks, each at the end of what is used on its devices and of the logical address space.
 
-    def __init__(self, devices: list[DeviceSpace]) -> None:
+    A ``tight`` one makes chunks that follow the content alone: the same ones whatever the size of the devices, if only
+    they are large enough.
+    """
+
+    def __init__(self, devices: list[DeviceSpace], *, tight: bool = False) -> None:
         self.devices = devices
+        self.tight = tight
         self.chunks: list[NewChunk] = []
         self._logical = _FIRST_LOGICAL
 
@@ -111,36 +123,48 @@ class ChunkAllocator:
 
     def fork(self) -> ChunkAllocator:
         """A copy to try allocations on."""
-        other = ChunkAllocator([DeviceSpace(**vars(device)) for device in self.devices])
+        other = ChunkAllocator([DeviceSpace(**vars(device)) for device in self.devices], tight=self.tight)
         other.chunks, other._logical = list(self.chunks), self._logical
         return other
 
-    def default_length(self, kind: BlockGroupFlag, profile: Profile) -> int:
-        """How long a chunk should be: what the kernel would choose, but at most a tenth of each device."""
-        if kind == BlockGroupFlag.SYSTEM:
-            return 8 * MIB if self.total_bytes >= 256 * MIB else 4 * MIB
-        count = _stripes(kind, profile, len(self.devices))
-        share = profile.data_stripes(count * profile.copies_per_device)
-        tenth = min(device.total_bytes for device in self.devices) // 10 * share
+    def suitable_length(self, kind: BlockGroupFlag, profile: Profile, least: int = 0) -> int:
+        """How long the next chunk should be where ``least`` bytes are wanted: all in bytes of logical address space.
+
+        What the kernel would choose, but at most a tenth of each device; or, if tight, no more than is wanted.
+        """
+        devices = _stripes(kind, profile, len(self.devices))
+        stripes = devices * profile.copies_per_device
+        share = profile.data_stripes(stripes)
         if kind == BlockGroupFlag.DATA:
             limit = min(_MAX_STRIPE * share, _MAX_DATA_CHUNK)
+        elif self.tight:
+            limit = _MAX_STRIPE
         else:
             limit = GIB if self.total_bytes > _LARGE_FILESYSTEM else 256 * MIB
-        return max(_MIN_CHUNK[kind], min(tenth, limit) // MIB * MIB)
+            limit = limit if profile.exact else limit * share // stripes
+        if self.tight:
+            return min(limit, least or _MIN_CHUNK[kind])
+        if kind == BlockGroupFlag.SYSTEM:
+            return 8 * MIB if stripes > 1 and self.total_bytes >= 256 * MIB else 4 * MIB
+        tenth = min(device.total_bytes for device in self.devices) // 10 // profile.copies_per_device * share
+        longest = max(_MIN_CHUNK[kind], min(tenth, limit) // MIB * MIB)
+        if stripes == 1 and kind & BlockGroupFlag.METADATA:
+            return max(_FIRST_SINGLE, min(least, longest))
+        return longest
 
     def allocate(self, kind: BlockGroupFlag, profile: Profile, length: int) -> NewChunk:
         """A chunk of about ``length`` logical bytes, less where the devices have no more room.
 
         Raises NoSpaceError when not even a small one fits.
         """
-        devices = self._choose(kind, profile)
+        devices = self._choose(kind, profile, length)
         count = len(devices) * profile.copies_per_device
         data_stripes = profile.data_stripes(count)
-        wanted = -(-length // data_stripes)
-        wanted = -(-wanted // MIB) * MIB if wanted > MIB else -(-wanted // STRIPE_LEN) * STRIPE_LEN
+        unit = STRIPE_LEN if self.tight or length <= MIB * data_stripes else MIB
+        wanted = min(-(-length // (data_stripes * unit)) * unit, _MAX_STRIPE)
         room = min(device.free // profile.copies_per_device for device in devices) // STRIPE_LEN * STRIPE_LEN
-        size = min(wanted, _MAX_STRIPE, room)
-        if size < min(wanted, _MIN_CHUNK[kind] // data_stripes):
+        size = min(wanted, room)
+        if size < min(wanted, (_MIN_TIGHT if self.tight else _MIN_CHUNK[kind]) // data_stripes):
             raise NoSpaceError(f"no room for a {describe_kind(kind)} chunk ({profile.name})")
         stripes = []
         for device in devices:
@@ -153,15 +177,22 @@ class ChunkAllocator:
         self.chunks.append(chunk)
         return chunk
 
-    def _choose(self, kind: BlockGroupFlag, profile: Profile) -> list[DeviceSpace]:
-        """The devices a chunk is striped over: those with most room first, in device id order."""
+    def _choose(self, kind: BlockGroupFlag, profile: Profile, length: int) -> list[DeviceSpace]:
+        """The devices a chunk is striped over, in device id order: those with most room first; if tight, those that
+        hold least, of which their sizes say nothing."""
         if len(self.devices) < profile.min_devices:
             raise NoSpaceError(f"profile {profile.name} needs at least {profile.min_devices} devices")
-        able = [device for device in self.devices if device.free // profile.copies_per_device >= MIB]
+        least = STRIPE_LEN if self.tight else MIB
+        able = [device for device in self.devices if device.free // profile.copies_per_device >= least]
         able.sort(key=lambda device: (-device.free, device.devid))
         count = _stripes(kind, profile, len(able))
         if count < profile.min_devices:
             raise NoSpaceError(f"profile {profile.name} needs room on {profile.min_devices} devices")
+        if self.tight:
+            need = min(length, _MAX_STRIPE) * profile.copies_per_device
+            roomy = [device for device in able if device.free >= need]
+            if len(roomy) >= count:
+                able = sorted(roomy, key=lambda device: (device.end, device.devid))
         return sorted(able[:count], key=lambda device: device.devid)
 
     def release(self, chunk: NewChunk) -> bool:
@@ -176,10 +207,28 @@ class ChunkAllocator:
             by_id[devid].bytes_used -= chunk.stripe_size
         return True
 
+    def shorten(self, chunk: NewChunk, length: int) -> bool:
+        """Cuts the last chunk to ``length`` bytes, rounded up to whole stripes, where its bytes stay in their places.
+
+        False, and nothing done, if it is not the last, or holds copies one behind the other on a device.
+        """
+        profile = chunk.profile
+        if not self.chunks or chunk is not self.chunks[-1] or profile.copies_per_device > 1:
+            return False
+        share = profile.data_stripes(len(chunk.stripes))
+        size = max(-(-length // (share * STRIPE_LEN)), 1) * STRIPE_LEN
+        by_id = {device.devid: device for device in self.devices}
+        for devid, physical in chunk.stripes:
+            by_id[devid].end = physical + size
+            by_id[devid].bytes_used -= chunk.stripe_size - size
+        chunk.stripe_size, chunk.length = size, size * share
+        self._logical = chunk.end
+        return True
+
 
 def _stripes(kind: BlockGroupFlag, profile: Profile, devices: int) -> int:
     """How many of so many devices a chunk takes."""
-    return profile.use_devices(min(devices, _MAX_SYSTEM_STRIPES if kind == BlockGroupFlag.SYSTEM else _MAX_STRIPES))
+    return profile.use_devices(min(devices, MAX_SYSTEM_STRIPES if kind == BlockGroupFlag.SYSTEM else _MAX_STRIPES))
 
 
 def describe_kind(kind: BlockGroupFlag) -> str:

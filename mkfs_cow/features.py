@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from cowlib.errors import UsageError
 from cowlib.format import CompatRoFeature, IncompatFeature
@@ -70,16 +70,20 @@ _BY_NAME = {name: feature for feature in FEATURES for name in (feature.name, fea
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """The features of one filesystem, by name."""
+    """The features of one filesystem, by name.
+
+    ``given_way`` are those that are on by default, but exclude what was asked for.
+    """
 
     names: frozenset[str]
+    given_way: frozenset[str] = field(default=frozenset(), compare=False)
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
 
     def with_(self, *names: str) -> FeatureSet:
         """This set with more features."""
-        return FeatureSet(self.names | set(names))
+        return replace(self, names=self.names | set(names))
 
     @property
     def incompat(self) -> IncompatFeature:
@@ -108,20 +112,24 @@ def parse_features(lists: list[str]) -> FeatureSet:
 
     Combinations that the kernel refuses to mount are refused here.
     """
-    names = set(DEFAULTS.names)
-    asked = set()
+    names, given_way = set(DEFAULTS.names), set()
+    asked, declined = set(), set()
     for word in (word.strip() for text in lists for word in text.split(",")):
         if not word:
             continue
         wanted = not word.startswith("^")
-        feature = _BY_NAME.get(word.lstrip("^"))
+        name = word.removeprefix("^")
+        feature = _BY_NAME.get(name)
         if feature is None:
-            raise UsageError(f"unknown feature '{word.lstrip('^')}'", hint="mkfs.cow -O list-all shows the features")
+            raise UsageError(f"unknown feature '{name}'", hint="mkfs.cow -O list-all shows the features")
         if wanted:
             names.add(feature.name)
             asked.add(feature.name)
         else:
             names.discard(feature.name)
+            declined.add(feature.name)
+    for name in sorted(asked & declined):
+        raise UsageError(f"feature {name} is turned both on and off")
     if "quota" in names and "squota" in names:
         raise UsageError("features quota and squota exclude each other", hint="choose one of them")
     if "block-group-tree" in names and not {"free-space-tree", "no-holes"} <= names:
@@ -130,7 +138,8 @@ def parse_features(lists: list[str]) -> FeatureSet:
             raise UsageError(f"feature block-group-tree needs {missing}", hint="leave it out, or turn both on")
         # Nobody asked for it: it was only on by default, so what was asked for wins.
         names.discard("block-group-tree")
-    return FeatureSet(frozenset(names))
+        given_way.add("block-group-tree")
+    return FeatureSet(frozenset(names), frozenset(given_way))
 
 
 def describe_features() -> str:

@@ -1,4 +1,4 @@
-"""Making a filesystem from start to end: look, plan, write data, build trees, write nodes, at last the superblocks."""
+"""Making a filesystem from start to end: read, size, write data, build trees, write nodes, at last the superblocks."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from cowlib.checksum import csum_size
-from cowlib.device import Device
-from cowlib.format import MAX_COMPRESSED, BlockGroupFlag, Compression, IncompatFeature
+from cowcli import signals
+from cowlib.device import Device, register_devices
+from cowlib.format import BlockGroupFlag, Compression, IncompatFeature
 from cowlib.volume import ChunkMap, Volume
-from mkfs_cow.chunks import ChunkAllocator, DeviceSpace, describe_kind
+from mkfs_cow.advice import advice
+from mkfs_cow.chunks import ChunkAllocator, describe_kind
 from mkfs_cow.data.plan import DataOptions
-from mkfs_cow.data.write import DataEstimate, Written, estimate_data, measure_data, write_data
-from mkfs_cow.fit import check_fits, choose_profiles, needed_bytes, reserve, too_small
+from mkfs_cow.data.reflink import Cloner, block_size, obstacle
+from mkfs_cow.data.write import Written, measure_data, write_data
+from mkfs_cow.fit import reserve, reserve_nodes
 from mkfs_cow.identity import Identity
 from mkfs_cow.options import Options, ResolvedOptions, csum_name
 from mkfs_cow.read_source import read_source
+from mkfs_cow.sizing import Room, Sizing
+from mkfs_cow.source.listing import listing
 from mkfs_cow.source.tables import Tree
 from mkfs_cow.space import SpaceAllocator
-from mkfs_cow.space_estimate import SpaceEstimate, metadata_estimate, with_comfort, with_headroom
+from mkfs_cow.space_estimate import SpaceEstimate, spare_nodes
 from mkfs_cow.summary import Summary
 from mkfs_cow.superblock import SuperblockFacts, write_superblocks
-from mkfs_cow.targets import Target, erase, inspect_target, inspect_together, open_targets, truncate
+from mkfs_cow.targets import Unfinished, truncate
 from mkfs_cow.tree_contents import TreeContents
 from mkfs_cow.tree_layout import TreeLayout, TreeStyle
 from mkfs_cow.trees.system import chunk_payload
+from mkfs_cow.usage import usage
+from mkfs_cow.words import size_in_words
 
 #: (what is being done, how much of it is done, how much there is in all; 0: not known)
 Progress = Callable[[str, int, int], None]
-
-#: An image file that is made for its contents is this much larger than they need: room for the kernel to write.
-_IMAGE_SLACK = 10
-
-_MIN_IMAGE = 128 << 20
 
 #: Nodes larger than the pages of the first kernels need a feature bit.
 _PAGE_SIZE = 4096
@@ -47,85 +48,61 @@ _PAGE_SIZE = 4096
 class _Maker:
     """One run: the options, what was found out about them, and the steps in order."""
 
-    def __init__(self, options: ResolvedOptions, progress: Progress, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        options: ResolvedOptions,
+        progress: Progress,
+        warn: Callable[[str], None],
+        listed: Callable[[str], None] | None,
+    ) -> None:
         self.options = options
         self.progress = progress
         self.warnings: list[str] = []
+        self.advice: list[str] = []
         self._warn_user = warn
-        self.profiles = choose_profiles(options)
+        self._listed = listed
         now = int(time.time()) if options.source_date_epoch is None else options.source_date_epoch
         self.identity = Identity(options.fsid or uuid.uuid4(), now)
         self.nodesize = options.nodesize
-        self.csum_size = csum_size(options.csum_type)
 
     def warn(self, text: str) -> None:
-        """Tells the user of something that was left out, and remembers it."""
+        """Tells the user of something that was not taken in whole, and remembers it."""
         self.warnings.append(text)
+        self._warn_user(text)
+
+    def advise(self, text: str) -> None:
+        """Tells the user of something that may not be what was meant, although nothing is missing."""
+        self.advice.append(text)
         self._warn_user(text)
 
     def run(self) -> Summary:
         """Makes the filesystem; raises CowError with the devices untouched where that can be known beforehand."""
-        targets = self._inspect(None)
-        trees = read_source(self.options, self.identity.now, self.progress, self.warn)
-        data_options = self._data_options()
-        expected = estimate_data(trees, data_options)
-        estimate = self._estimate(trees, expected, data_options)
-        if self.options.filled:
-            targets = self._inspect(self._image_size(self._comfortable(estimate)))
-        chunks = ChunkAllocator(self._devices(targets))
-        fits = check_fits(chunks, self.profiles, estimate)
-        if self.options.compression and (self.options.shrink or not fits):
-            # Only compressing everything tells how much it really takes; nothing is written yet.
-            measured = measure_data(trees, data_options, progress=self._step("measuring", expected.data))
-            estimate = self._estimate(trees, measured, data_options)
-            fits = check_fits(chunks, self.profiles, estimate)
-        if not fits:
-            raise too_small(chunks, self.profiles, estimate)
-        if not self.options.shrink and check_fits(chunks, self.profiles, self._comfortable(estimate)):
-            estimate = self._comfortable(estimate)
-        return self._write(targets, trees, data_options, chunks, estimate, expected.data)
-
-    def _estimate(self, trees: list[Tree], data: DataEstimate, data_options: DataOptions) -> SpaceEstimate:
-        """The least room that everything needs."""
-        metadata = with_headroom(metadata_estimate(trees, data, self.options, self.csum_size))
-        loss = MAX_COMPRESSED - data_options.sectorsize if data_options.compresses else 0
-        return SpaceEstimate(data.data, metadata, loss, tight=self.options.shrink)
-
-    def _comfortable(self, estimate: SpaceEstimate) -> SpaceEstimate:
-        """The same with as much room for metadata as the kernel likes to see."""
-        return replace(estimate, metadata=with_comfort(estimate.metadata, self.nodesize))
-
-    def _inspect(self, wanted: int | None) -> list[Target]:
         options = self.options
-        if wanted is None and options.filled:
-            wanted = _MIN_IMAGE
-        inspect_together(options.devices, options.fsid)
-        return [
-            inspect_target(path, options.byte_count, wanted, options.sectorsize, options.force)
-            for path in options.devices
-        ]
-
-    def _image_size(self, estimate: SpaceEstimate) -> int:
-        """How large each image file has to be at least for what goes in, and a little to spare."""
-        count = len(self.options.devices)
-        needed = needed_bytes(self.profiles, count, estimate) // count
-        return max(_MIN_IMAGE, needed + needed // _IMAGE_SLACK)
-
-    def _devices(self, targets: list[Target]) -> list[DeviceSpace]:
-        own = self.options.device_uuid
-        return [
-            DeviceSpace(devid, own or self.identity.device(devid), target.size)
-            for devid, target in enumerate(targets, 1)
-        ]
+        data_options = self._data_options()
+        sizing = Sizing(options, self.identity, data_options)
+        for text in advice(options, sizing.profiles):
+            self.advise(text)
+        trees = read_source(options, self.identity.now, self.progress, self.warn, self.advise)
+        if self._listed is not None:
+            for lines in listing(trees, [b"", *(spec.path for spec in options.subvolumes)]):
+                self._listed(lines)
+        room = sizing.settle(
+            trees, lambda total: measure_data(trees, data_options, progress=self._step("measuring", total))
+        )
+        return self._write(room, trees, data_options)
 
     def _data_options(self) -> DataOptions:
         options = self.options
-        compression = options.compression
+        default, *rules = [
+            (Compression.NONE, 0) if choice is None else (choice.algorithm, choice.level)
+            for choice in options.compression.all()
+        ]
         return DataOptions(
             sectorsize=options.sectorsize,
             csum_type=options.csum_type,
-            compression=compression.algorithm if compression else Compression.NONE,
-            level=compression.level if compression else 0,
+            compression=default[0],
+            level=default[1],
+            rules=tuple(rules),
             no_holes="no-holes" in options.features,
             max_inline=min(2048, self.nodesize // 2),
         )
@@ -133,49 +110,72 @@ class _Maker:
     def _step(self, name: str, total: int) -> Callable[[int], None]:
         return lambda done: self.progress(name, done, total)
 
-    def _write(
-        self,
-        targets: list[Target],
-        trees: list[Tree],
-        data_options: DataOptions,
-        chunks: ChunkAllocator,
-        estimate: SpaceEstimate,
-        to_read: int,
-    ) -> Summary:
-        space = SpaceAllocator(chunks, self.profiles)
+    def _write(self, room: Room, trees: list[Tree], data_options: DataOptions) -> Summary:
+        chunks, estimate = room.chunks, room.estimate
+        space = SpaceAllocator(chunks, room.profiles)
         reserve(space, estimate)
         with ExitStack() as stack:
-            opened = open_targets(targets, stack)
-            for device in opened:
-                erase(device, self.options.discard)
+            unfinished = stack.enter_context(Unfinished())
+            opened = unfinished.open(room.targets, stack)
+            unfinished.erase(room.targets, opened, self.options.discard)
             by_id: dict[int, Device | None] = dict(enumerate(opened, 1))
             volume = Volume(by_id, self._chunk_map(chunks))
             stack.callback(volume.close)
-            space.on_new_chunk = lambda: setattr(volume, "chunks", self._chunk_map(chunks))
+            space.on_change = lambda: setattr(volume, "chunks", self._chunk_map(chunks))
             sink = _Sink(space, volume)
+            cloner = self._cloner(sink, opened, room, data_options)
             written = write_data(
-                trees, sink, data_options, progress=self._step("writing data", to_read), warn=self.warn
+                trees,
+                sink,
+                data_options,
+                cloner=cloner,
+                progress=self._step("writing data", room.to_read),
+                warn=self.warn,
             )
+            if cloner is not None and cloner.reason is not None:
+                self.advise(f"--reflink: {size_in_words(cloner.refused)} cannot be shared, copied: {cloner.reason}")
             stored = written.extents.disk_bytenr != 0
             space.settle_data(written.extents.disk_bytenr[stored], written.extents.disk_num_bytes[stored])
-            if not space.kind_for(BlockGroupFlag.DATA) & BlockGroupFlag.METADATA:
-                space.drop_unused(BlockGroupFlag.DATA)
+            space.give_back_data(estimate.slack)
+            reserve_nodes(space, estimate)
             self.progress("building trees", 0, 0)
             layout = self._layout(space, written)
-            layout.place()
-            if self.options.shrink:
+            layout.place(self._spare(space, estimate) if chunks.tight else None)
+            if chunks.tight:
                 for device_space in chunks.devices:
                     device_space.total_bytes = device_space.end
             self.progress("writing trees", 0, 0)
             layout.write(volume)
             volume.flush()
             facts = self._facts(layout, space, written)
-            write_superblocks(volume, facts, chunks.devices)
-            volume.flush()
-        if self.options.shrink:
-            for target, device_space in zip(targets, chunks.devices, strict=True):
-                truncate(target.path, device_space.total_bytes)
-        return self._summary(facts, space, written)
+            with signals.held():
+                unfinished.committing = True
+                write_superblocks(volume, facts, chunks.devices)
+                volume.flush()
+                if chunks.tight:
+                    for target, device_space in zip(room.targets, chunks.devices, strict=True):
+                        truncate(target.path, device_space.total_bytes)
+                unfinished.complete = True
+        unregistered = register_devices(self.options.devices)
+        shared = None if cloner is None else cloner.shared
+        return replace(self._summary(facts, layout, written, shared), unregistered=unregistered)
+
+    def _cloner(self, sink: _Sink, devices: list[Device], room: Room, data_options: DataOptions) -> Cloner | None:
+        """What shares blocks with the source, if that is asked for and can be at all; says so if it cannot."""
+        if not self.options.reflink:
+            return None
+        parity = any(profile.parity for kind, profile in room.profiles.items() if kind & BlockGroupFlag.DATA)
+        why = obstacle(devices, parity=parity, compresses=data_options.compresses)
+        if why is None:
+            return Cloner(sink, block_size(devices))
+        self.advise(f"--reflink: nothing can be shared, all data is copied: {why}")
+        return None
+
+    def _spare(self, space: SpaceAllocator, estimate: SpaceEstimate) -> Callable[[int], int]:
+        """How many bytes are to stay free where nodes go, if there are so many nodes."""
+        mixed = space.kind_for(BlockGroupFlag.METADATA) & BlockGroupFlag.DATA
+        beside = estimate.slack if mixed else 0
+        return lambda used: beside + spare_nodes(used, estimate.slack, self.nodesize)
 
     def _chunk_map(self, chunks: ChunkAllocator) -> ChunkMap:
         by_id = {device.devid: device for device in chunks.devices}
@@ -222,6 +222,8 @@ class _Maker:
         if any(spec.default for spec in self.options.subvolumes):
             bits |= IncompatFeature.DEFAULT_SUBVOL
         used = set(np.unique(written.extents.compression).tolist())
+        if self.options.compress_property:
+            used |= {choice.algorithm for choice in self.options.compression.all() if choice is not None}
         if Compression.LZO in used:
             bits |= IncompatFeature.COMPRESS_LZO
         if Compression.ZSTD in used:
@@ -235,13 +237,14 @@ class _Maker:
             bits |= IncompatFeature.RAID1C34
         return bits
 
-    def _summary(self, facts: SuperblockFacts, space: SpaceAllocator, written: Written) -> Summary:
+    def _summary(self, facts: SuperblockFacts, layout: TreeLayout, written: Written, shared: int | None) -> Summary:
+        space = layout.space
         groups = []
         for kind, members in space.groups.items():
             length = sum(group.chunk.length for group in members)
             used = sum(group.used for group in members)
             if members:
-                groups.append((describe_kind(kind), self.profiles[kind].name, length, used))
+                groups.append((describe_kind(kind), space.profiles[kind].name, length, used))
         return Summary(
             fsid=self.identity.fsid,
             label=self.options.label.decode("utf-8", "replace"),
@@ -256,9 +259,16 @@ class _Maker:
             groups=groups,
             total_bytes=sum(device.total_bytes for device in space.chunks.devices),
             bytes_used=facts.bytes_used,
-            inodes=sum(int(np.count_nonzero(tree.nlink)) for tree in written.trees) if self.options.filled else 0,
+            inodes=sum(int(np.count_nonzero(tree.nlink)) for tree in written.trees)
+            if self.options.filled or self.options.subvolumes
+            else 0,
             subvolumes=len(self.options.subvolumes),
+            shared=shared,
             warnings=self.warnings,
+            usage=usage(
+                written, layout, [b"", *(spec.path for spec in self.options.subvolumes)], self.options.sectorsize
+            ),
+            advice=self.advice,
         )
 
 
@@ -277,11 +287,27 @@ class _Sink:
         """Writes whole sectors; safe from several threads."""
         self._volume.write(logical, data)
 
+    def clone(self, logical: int, length: int, fd: int, position: int) -> None:
+        """Shares whole blocks with an open file; raises OSError."""
+        self._volume.clone(logical, length, fd, position)
 
-def make_filesystem(options: Options, *, progress: Progress, warn: Callable[[str], None]) -> Summary:
+    def read(self, logical: int, length: int) -> npt.NDArray[np.uint8]:
+        """What stands there now."""
+        return self._volume.read(logical, length)
+
+
+def make_filesystem(
+    options: Options,
+    *,
+    progress: Progress,
+    warn: Callable[[str], None],
+    listed: Callable[[str], None] | None = None,
+) -> Summary:
     """Makes a filesystem as ``options`` say.
 
-    ``progress`` is told how far each step is; ``warn`` gets a line for each thing that could not be taken in whole.
+    ``progress`` is told how far each step is; ``warn`` gets a line for each thing that could not be taken in whole, and
+    for each choice that may not be what was meant; ``listed`` gets what goes in, many lines at a time, before anything
+    is written.
     Raises CowError: with the devices untouched for everything that can be known before writing.
     """
-    return _Maker(options.resolve(), progress, warn).run()
+    return _Maker(options.resolve(), progress, warn, listed).run()

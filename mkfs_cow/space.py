@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from cowlib.btree.nodes import I64, U64
 from cowlib.errors import NoSpaceError
-from cowlib.format import BlockGroupFlag
+from cowlib.format import STRIPE_LEN, BlockGroupFlag
 from cowlib.volume import Profile
 from mkfs_cow.chunks import ChunkAllocator, NewChunk
 
@@ -32,6 +32,10 @@ class BlockGroup:
     def of(cls, chunk: NewChunk) -> BlockGroup:
         """An empty block group over a chunk."""
         return cls(chunk, chunk.logical, chunk.superblock_ranges())
+
+    def copy(self) -> BlockGroup:
+        """The same use of the same chunk, to try things on."""
+        return replace(self, gaps=list(self.gaps))
 
     def run(self) -> tuple[int, int]:
         """The next free range (start, length); length 0 at the end."""
@@ -99,44 +103,102 @@ class SpaceAllocator:
         self.chunks = chunks
         self.profiles = profiles
         self.groups: dict[BlockGroupFlag, list[BlockGroup]] = {kind: [] for kind in profiles}
-        self.on_new_chunk: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
     def kind_for(self, purpose: BlockGroupFlag) -> BlockGroupFlag:
         """The kind of block group that holds data, metadata or system blocks."""
         return next(kind for kind in self.profiles if kind & purpose)
 
-    def default_length(self, kind: BlockGroupFlag) -> int:
-        """How long a new chunk of this kind should be, in bytes."""
-        return self.chunks.default_length(kind, self.profiles[kind])
-
     def add_chunk(self, kind: BlockGroupFlag, length: int | None = None) -> BlockGroup:
         """A new block group, by default of the length that suits the kind; raises NoSpaceError."""
-        wanted = self.default_length(kind) if length is None else length
-        group = BlockGroup.of(self.chunks.allocate(kind, self.profiles[kind], wanted))
+        profile = self.profiles[kind]
+        wanted = self.chunks.suitable_length(kind, profile) if length is None else length
+        return self._add(kind, self.chunks.allocate(kind, profile, wanted))
+
+    def _add(self, kind: BlockGroupFlag, chunk: NewChunk) -> BlockGroup:
+        group = BlockGroup.of(chunk)
         self.groups[kind].append(group)
-        self.on_new_chunk()
+        self.on_change()
         return group
 
-    def reserve(self, purpose: BlockGroupFlag, nbytes: int, *, loss: int = 0, tight: bool = False) -> None:
+    def free(self, kind: BlockGroupFlag, loss: int = 0) -> int:
+        """The free bytes of a kind, less up to ``loss`` in each free range."""
+        return sum(_usable(group, loss) for group in self.groups[kind])
+
+    def reserve(self, purpose: BlockGroupFlag, nbytes: int, *, loss: int = 0) -> None:
         """Adds chunks until this much is free for a purpose; raises NoSpaceError.
 
-        ``loss`` bytes of every free range do not count. ``tight`` makes the last chunk no longer than it has to be.
-        So are the last of several for metadata, which leave the rest to data, and those for which a device has no
-        room otherwise; but the first one for metadata has the length that the kernel needs.
+        ``loss`` bytes of every free range do not count. The last of several chunks for metadata is no longer than it
+        has to be and leaves the rest to data, as is one for which a device has no room otherwise; but the first one for
+        metadata has the length that the kernel needs. Where chunks are tight, none is longer.
         """
         kind = self.kind_for(purpose)
-        free = sum(_usable(group, loss) for group in self.groups[kind])
+        free = self.free(kind, loss)
         while free < nbytes:
-            length, least = self.default_length(kind), nbytes - free + loss
-            short = tight or (kind == BlockGroupFlag.METADATA and self.groups[kind])
-            try:
-                group = self.add_chunk(kind, min(length, least) if short else length)
-            except NoSpaceError:
-                if least >= length or (kind & BlockGroupFlag.METADATA and not self.groups[kind]):
-                    raise
-                group = self.add_chunk(kind, least)
+            least = nbytes - free
+            group = self._add_tight(kind, least, loss) if self.chunks.tight else self._add_roomy(kind, least + loss)
             free += _usable(group, loss)
+
+    def _add_roomy(self, kind: BlockGroupFlag, least: int) -> BlockGroup:
+        """A chunk of the length that suits, or of ``least`` bytes."""
+        length = self.chunks.suitable_length(kind, self.profiles[kind], least)
+        short = kind == BlockGroupFlag.METADATA and self.groups[kind]
+        try:
+            return self.add_chunk(kind, min(length, least) if short else length)
+        except NoSpaceError:
+            if least >= length or (kind & BlockGroupFlag.METADATA and not self.groups[kind]):
+                raise
+            return self.add_chunk(kind, least)
+
+    def _add_tight(self, kind: BlockGroupFlag, usable: int, loss: int = 0) -> BlockGroup:
+        """A chunk of which this much can be used, and hardly more; less where no chunk is that long."""
+        profile = self.profiles[kind]
+        length = usable + loss
+        while True:
+            chunk = self.chunks.allocate(kind, profile, self.chunks.suitable_length(kind, profile, length))
+            lack = usable - _usable(BlockGroup.of(chunk), loss)
+            if lack <= 0 or chunk.length < length:
+                return self._add(kind, chunk)
+            self.chunks.release(chunk)
+            length += lack
+
+    def trim_nodes(self, spare: int) -> bool:
+        """Makes the last chunks anew so that no more than ``spare`` bytes for nodes stay free; whether that is less.
+
+        They must be the last of all and hold nothing but nodes that are not written yet, which lose their places.
+        """
+        kind = self.kind_for(BlockGroupFlag.METADATA)
+        groups = self.groups[kind]
+        self.drop_unused(kind, spare)
+        last = groups[-1]
+        excess = self.free(kind) - spare
+        if excess < STRIPE_LEN or not last.used or not self.chunks.release(last.chunk):
+            return False
+        groups.pop()
+        others = self.free(kind)
+        self._add_tight(kind, last.used + max(0, spare - others))
+        return True
+
+    def give_back_data(self, spare: int) -> None:
+        """Gives back what data leaves of its chunks: whole ones, and if tight the end of the last one where that can be
+        done in place; but for ``spare`` bytes. Call it before nodes are taken."""
+        kind = self.kind_for(BlockGroupFlag.DATA)
+        if kind & BlockGroupFlag.METADATA and not self.chunks.tight:
+            return  # nodes follow
+        self.drop_unused(kind, spare if self.chunks.tight else 0)
+        if not self.chunks.tight:
+            return
+        last = self.groups[kind][-1]
+        lack = spare - sum(_usable(group, 0) for group in self.groups[kind][:-1]) - sum(n for _, n in last.gaps)
+        end = last.cursor
+        for start, length in last.free_ranges():
+            if start >= last.cursor and lack > 0:
+                end = start + min(length, lack)
+                lack -= length
+        if end < last.chunk.end and self.chunks.shorten(last.chunk, end - last.chunk.logical):
+            last.holes = last.chunk.superblock_ranges()
+            self.on_change()
 
     def _front(self, kind: BlockGroupFlag) -> BlockGroup:
         """The first block group with anything left, a new one if there is none."""
@@ -178,11 +240,15 @@ class SpaceAllocator:
                 count -= fit
         return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
-    def drop_unused(self, kind: BlockGroupFlag) -> None:
-        """Gives back chunks of a kind that hold nothing, as far as they are the last that were made."""
+    def drop_unused(self, kind: BlockGroupFlag, spare: int = 0) -> None:
+        """Gives back chunks of a kind that hold nothing, as far as they are the last that were made and the others have
+        ``spare`` free bytes."""
         groups = self.groups[kind]
-        while len(groups) > 1 and not groups[-1].used and self.chunks.release(groups[-1].chunk):
+        while len(groups) > 1 and not groups[-1].used and sum(_usable(group, 0) for group in groups[:-1]) >= spare:
+            if not self.chunks.release(groups[-1].chunk):
+                break
             groups.pop()
+            self.on_change()
 
     def settle_data(self, start: U64, length: U64) -> None:
         """Gives back what was taken for data but holds none: files that were lost, pieces too short for an extent.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,8 @@ from cowlib.format import (
     HEADER_SIZE,
     ITEM_SIZE,
     KEY_PTR_SIZE,
+    Chunk,
+    DevItem,
     DirItem,
     FileExtentHead,
     FileExtentItem,
@@ -24,6 +26,7 @@ from cowlib.format import (
     QgroupLimitItem,
     RootItem,
     RootRef,
+    Stripe,
 )
 from mkfs_cow.source.tables import Tree
 
@@ -51,19 +54,36 @@ _KERNEL_NODES = 700
 #: What is left free for the kernel's own writes in any case, as a part of what the files' metadata takes.
 _HEADROOM = 8
 
+#: The same where there is to be as little as possible: so many nodes, and a part of those in use. That is enough to
+#: mount, to delete, and to make the filesystem larger.
+_SPARE_NODES, _SPARE = 32, 32
+
+#: The kernel makes a second system chunk unless the first has so many nodes free for each device it is on, and for two
+#: devices more.
+_SYSTEM_NODES = 8
+
+#: Bytes of file data for which there is one byte of room for metadata, of the room that is asked for.
+_DATA_TO_METADATA = 8
+
 
 @dataclass(frozen=True)
 class SpaceEstimate:
-    """What has to fit: bytes of ``data`` and of ``metadata`` (nodes).
+    """What has to fit: bytes of ``data``, of ``metadata`` (nodes) and of ``system`` chunks (0: as is usual).
 
     Of every run of free space up to ``loss`` bytes may stay unused, as an extent that is not divided did not fit.
-    ``tight`` makes the chunks for data no longer than they have to be.
+    ``slack`` bytes of the data are room for more of it; how much of the metadata is, `spare_nodes` tells.
     """
 
     data: int
     metadata: int
     loss: int = 0
-    tight: bool = False
+    system: int = 0
+    slack: int = 0
+
+    @property
+    def contents(self) -> int:
+        """Bytes of data that there is already."""
+        return self.data - self.slack
 
 
 class _Leaves:
@@ -128,3 +148,27 @@ def with_headroom(metadata: int) -> int:
 def with_comfort(metadata: int, nodesize: int) -> int:
     """Bytes of nodes with as much beside them as lets the kernel make new files at once."""
     return metadata + _KERNEL_NODES * nodesize
+
+
+def with_slack(estimate: SpaceEstimate, slack: int, nodesize: int) -> SpaceEstimate:
+    """The same with room for ``slack`` more bytes of file data, and for the metadata of that."""
+    if not slack:
+        return estimate
+    metadata = with_comfort(estimate.metadata, nodesize) + slack // _DATA_TO_METADATA
+    return replace(estimate, data=estimate.data + slack, metadata=metadata, slack=slack)
+
+
+def spare_nodes(used: int, slack: int, nodesize: int) -> int:
+    """Bytes for nodes that stay free in a filesystem without needless room, ``used`` nodes beside."""
+    spare = (_SPARE_NODES + used // _SPARE) * nodesize
+    return spare + (with_comfort(0, nodesize) + slack // _DATA_TO_METADATA if slack else 0)
+
+
+def system_estimate(chunks: int, stripes: int, devices: int, nodesize: int) -> int:
+    """Bytes of a system chunk on ``stripes`` stripes that lists so many chunks and devices, without needless room.
+
+    A chunk is taken to have a stripe on every device.
+    """
+    items = chunks * (ITEM_SIZE + Chunk.sizeof() + devices * Stripe.sizeof()) + devices * (ITEM_SIZE + DevItem.sizeof())
+    leaves: int = -(-items // (nodesize // 2))
+    return (2 * (leaves + 1) + _SYSTEM_NODES * (stripes + 2)) * nodesize

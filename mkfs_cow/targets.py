@@ -7,10 +7,17 @@ import os
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from cowlib.device import Device, mounted_btrfs, refuse_overlap, refuse_writing, signature, wipe_signatures
+from cowlib.device import (
+    Device,
+    forget_devices,
+    mounted_btrfs,
+    refuse_overlap,
+    refuse_writing,
+    signature,
+    wipe_signatures,
+)
 from cowlib.errors import CowError, DeviceError
 from cowlib.format import SUPERBLOCK_OFFSETS, SUPERBLOCK_SIZE
 
@@ -75,26 +82,55 @@ def _whole(size: int, sectorsize: int) -> int:
     return size // sectorsize * sectorsize
 
 
-def open_targets(targets: list[Target], stack: ExitStack) -> list[Device]:
-    """Opens all devices exclusively for writing, making image files as long as they have to be.
+class Unfinished:
+    """What a run has done to its targets: undone, or told, if it does not come to its end. A context manager.
 
-    Files that were not there before are removed again if ``stack`` is left with an error.
+    After an error the image files that it made are removed. What became of the others is added to the error as notes:
+    they stay, and are not what they were. ``complete`` says that the filesystem is there.
     """
-    devices = []
-    for target in targets:
-        if target.create:
-            if not target.path.exists():
-                stack.push(partial(_remove_after_error, target.path))
-            make_file(target)
-        devices.append(stack.enter_context(Device.open(target.path, write=True)))
-    return devices
 
+    def __init__(self) -> None:
+        self.made: list[Path] = []
+        self.erased: list[Path] = []
+        self.committing = False
+        self.complete = False
 
-def _remove_after_error(path: Path, kind: type[BaseException] | None, *_: object) -> None:
-    """To be called on leaving a context: removes a file if that is because of an error."""
-    if kind is not None:
-        with contextlib.suppress(OSError):
-            path.unlink()
+    def __enter__(self) -> Unfinished:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if self.complete:
+            error.add_note("the filesystem is made")
+            return
+        for path in self.made:
+            with contextlib.suppress(OSError):
+                path.unlink()
+                error.add_note(f"{path} is removed")
+        for path in self.erased:
+            # While superblocks are written nobody knows which of them are there.
+            fate = "" if self.committing else ", and it does not mount"
+            error.add_note(f"{path} is incomplete: what was on it is gone{fate}")
+
+    def open(self, targets: list[Target], stack: ExitStack) -> list[Device]:
+        """Opens all devices exclusively for writing, making image files as long as they have to be."""
+        devices = []
+        for target in targets:
+            if target.create:
+                if not target.path.exists():
+                    self.made.append(target.path)
+                make_file(target)
+            devices.append(stack.enter_context(Device.open(target.path, write=True)))
+        return devices
+
+    def erase(self, targets: list[Target], devices: list[Device], discard: bool) -> None:
+        """Forgets what was on all devices, the kernel too."""
+        for target, device in zip(targets, devices, strict=True):
+            if target.path not in self.made:
+                self.erased.append(target.path)
+            erase(device, discard)
+        forget_devices([target.path for target in targets])
 
 
 def make_file(target: Target) -> None:

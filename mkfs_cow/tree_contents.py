@@ -12,13 +12,13 @@ from mkfs_cow.data.write import Written
 from mkfs_cow.identity import GENERATION, Identity
 from mkfs_cow.options import ResolvedOptions
 from mkfs_cow.tree_layout import TreeLayout
+from mkfs_cow.trees.entries import FIRST_INODE, entry_indices
 from mkfs_cow.trees.extents import (
     block_group_items,
     checksum_items,
     data_extent_items,
-    file_extent_items,
 )
-from mkfs_cow.trees.subvolume import FIRST_INODE, entry_indices, inline_items, subvolume_items
+from mkfs_cow.trees.subvolume import SubvolumeItems
 from mkfs_cow.trees.system import (
     Subvolume,
     TreeLocation,
@@ -49,7 +49,7 @@ class TreeContents:
     def _subvolumes(self) -> list[Subvolume]:
         """The top subvolume, then the others by number, each with where it hangs."""
         top = int(ObjectId.FS_TREE)
-        found = {0: Subvolume(top, self.identity.subvolume(top))}
+        found = {0: Subvolume(top, self.identity.subvolume(top), readonly=self.options.readonly_top)}
         ids = self._tree_ids()
         for parent, tree in enumerate(self.written.trees):
             names = tree.names
@@ -76,7 +76,7 @@ class TreeContents:
         """Every tree: those of files first, so that their nodes stand together at the front."""
         ids = self._tree_ids()
         for number, tree_id in enumerate(ids):
-            self.layout.add(tree_id, self._subvolume_table(number, ids))
+            self.layout.add(tree_id, self._subvolume_items(number, ids))
         self._add_data_extents(np.array(ids, np.uint64))
         sums = self.written.sums
         self.layout.add(
@@ -106,35 +106,11 @@ class TreeContents:
     def _quotas(self) -> bool:
         return "quota" in self.options.features or "squota" in self.options.features
 
-    def _subvolume_table(self, number: int, ids: list[int]) -> ItemTable:
-        tree, extents = self.written.trees[number], self.written.extents
-        tables = subvolume_items(
-            tree,
-            ids,
-            self.written.nbytes[number],
-            GENERATION,
-            self.nodesize,
+    def _subvolume_items(self, number: int, ids: list[int]) -> SubvolumeItems:
+        written = self.written
+        return SubvolumeItems(
+            written.trees[number], ids, written.nbytes[number], written.extents, number, GENERATION, self.nodesize
         )
-        mine = extents.tree == number
-        regular = np.flatnonzero(mine & (extents.type != FileExtentType.INLINE))
-        tables.append(file_extent_items(extents, regular, GENERATION))
-        inline = np.flatnonzero(mine & (extents.type == FileExtentType.INLINE))
-        payload = extents.payload[inline]
-        data = (
-            np.frombuffer(extents.inline.data, np.uint8),
-            extents.inline.start[payload],
-            extents.inline.lengths[payload],
-        )
-        tables.append(
-            inline_items(
-                extents.inode[inline],
-                extents.ram_bytes[inline],
-                extents.compression[inline],
-                data,
-                GENERATION,
-            )
-        )
-        return ItemTable.concat(tables).sorted()
 
     def _add_data_extents(self, ids: npt.NDArray[np.uint64]) -> None:
         extents = self.written.extents

@@ -7,13 +7,12 @@ with what is to be packed and never shrink, so the search goes up from the small
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from cowlib.btree import ItemTable, NodeStyle, Plan, build, plan
+from cowlib.btree import ItemSource, ItemTable, NodeStyle, Plan, build, plan
 from cowlib.btree.nodes import U64
 from cowlib.format import BlockGroupFlag, ObjectId
 from cowlib.volume import Volume
@@ -60,9 +59,9 @@ class TreeLayout:
         self.trees: dict[int, PlacedTree] = {}
         self.data_extents = ItemTable.empty()
 
-    def add(self, owner: int, table: ItemTable) -> None:
+    def add(self, owner: int, items: ItemSource) -> None:
         """A tree whose sorted items are final."""
-        self._fixed[owner] = plan(table, self.style.nodes.nodesize)
+        self._fixed[owner] = plan(items, self.style.nodes.nodesize)
 
     def add_late(self, owner: int, make: Callable[[], ItemTable]) -> None:
         """A tree whose item sizes are known but whose contents depend on where others are: made again after placing."""
@@ -73,9 +72,13 @@ class TreeLayout:
         """The object ids of all trees, those that describe space too."""
         return sorted({*self._fixed, *self._tables, *self._dependent()})
 
-    def place(self) -> None:
-        """Gives every node an address. Adds chunks when nodes need them; raises NoSpaceError."""
-        start = copy.deepcopy(self.space.groups)
+    def place(self, spare: Callable[[int], int] | None = None) -> None:
+        """Gives every node an address. Adds chunks when nodes need them; raises NoSpaceError.
+
+        ``spare`` is told how many nodes there are, and says how many bytes for nodes are to stay free: the last chunk
+        for nodes is then cut to that.
+        """
+        start = self._copy(self.space.groups)
         while True:
             chunks = len(self.space.chunks.chunks)
             self._search(start)
@@ -84,13 +87,27 @@ class TreeLayout:
             # A chunk was added on the way: the trees that list chunks have grown. Keep it, and start over.
             for kind, groups in self.space.groups.items():
                 start[kind] += [BlockGroup.of(group.chunk) for group in groups[len(start[kind]) :]]
+        if spare is None:
+            return
+        nodes = sum(tree.shape.node_count for tree in self.trees.values())
+        if self.space.trim_nodes(spare(nodes)):
+            for kind, groups in self.space.groups.items():
+                del start[kind][len(groups) :]
+                if groups and groups[-1].chunk is not start[kind][-1].chunk:
+                    start[kind][-1] = BlockGroup.of(groups[-1].chunk)
+            self.space.groups = start
+            self.place()
+
+    @staticmethod
+    def _copy(groups: dict[BlockGroupFlag, list[BlockGroup]]) -> dict[BlockGroupFlag, list[BlockGroup]]:
+        return {kind: [group.copy() for group in members] for kind, members in groups.items()}
 
     def _search(self, start: dict[BlockGroupFlag, list[BlockGroup]]) -> None:
         nodesize = self.style.nodes.nodesize
         counts = dict.fromkeys(self._dependent(), 1)
         shapes = dict(self._fixed)
         while True:
-            self.space.groups = copy.deepcopy(start)
+            self.space.groups = self._copy(start)
             self.trees = {}
             for owner, make in self._tables.items():
                 shapes[owner] = plan(make(), nodesize)

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes a filesystem, fills it, mounts it, changes it, and looks at it, printing each command before it runs.
+# Makes a filesystem, fills it, mounts it, changes it, checks it, and looks at it, printing each command before it runs.
 #
 #   demo.sh [TREE]      TREE: a directory to fill the filesystem from (this project, if none is named)
 #
-# As root on a loop device, with the kernel's own mount; as anyone else in an image file, without.
+# As root on a loop device, with the kernel's own mount; in an image file and without for anyone else, and where root may
+# not either, as in most containers.
 # Whatever happens, the device is detached and the mount undone.
 set -euo pipefail
 
@@ -15,6 +16,7 @@ work=$(mktemp -d -t cowtools-demo-XXXXXX)
 image=$work/disk.img
 mountpoint=$work/mnt
 device=
+why=
 
 clean_up() {
     status=$?
@@ -59,10 +61,35 @@ run_head() { # run_head LINES COMMAND...: the first lines of what it prints
     echo "... ($(wc -l <"$work/output") lines)"
 }
 
-can_mount() {
-    [[ $(id -u) == 0 ]] && command -v losetup >/dev/null && losetup --find >/dev/null 2>&1 || return 1
-    grep -qw btrfs /proc/filesystems || modprobe btrfs 2>/dev/null || return 1
-    grep -qw btrfs /proc/filesystems
+has_btrfs() {
+    grep -qw btrfs /proc/filesystems || { modprobe btrfs 2>/dev/null && grep -qw btrfs /proc/filesystems; }
+}
+
+attach() { # the image file, in $device; what keeps it from that, in $why
+    if [[ $(id -u) != 0 ]]; then
+        why="not root"
+    elif ! has_btrfs; then
+        why="no btrfs in this kernel"
+    elif ! command -v losetup mount umount >/dev/null; then
+        why="no losetup or no mount here"
+    elif ! device=$(losetup --find --show "$image" 2>"$work/said"); then
+        device=
+        why="no loop device ($(tail -n 1 "$work/said"))"
+    fi
+    [[ -n $device ]]
+}
+
+mount_it() { # succeeds if it is mounted, fails if that is not allowed here; any other failure is one of the filesystem
+    show mount -t btrfs "$device" "$mountpoint"
+    if mount -t btrfs "$device" "$mountpoint" 2>"$work/said"; then
+        return 0
+    fi
+    cat "$work/said"
+    if grep -qi -e 'permission denied' -e 'not permitted' -e 'must be superuser' "$work/said"; then
+        say "Root may not mount here, as in most containers: without, then"
+        return 1
+    fi
+    exit 1
 }
 
 fill() { # what to fill the filesystem from: a named directory, or this project without what git ignores
@@ -83,21 +110,18 @@ size=$((bytes * 2 / 1048576 + 256))M
 say "An image file of $size, all of it a hole"
 run truncate -s "$size" "$image"
 target=$image
-if can_mount; then
+if attach; then
     show losetup --find --show "$image"
-    device=$(losetup --find --show "$image")
     echo "$device"
     target=$device
 else
-    say "Not root, or no loop device, or no btrfs in this kernel: the image file will do, without mounting it"
+    say "The image file will do, without mounting it: $why"
 fi
 
 say "A filesystem on it, filled from a directory"
 run mkfs.cow --label demo --compress zstd --rootdir "$tree" "$target"
 
-if [[ -n $device ]]; then
-    say "The kernel mounts it"
-    run mount -t btrfs "$device" "$mountpoint"
+if [[ -n $device ]] && say "The kernel mounts it" && mount_it; then
     run ls -l "$mountpoint"
     if [[ -z $(find "$tree" ! -type f ! -type d ! -type l -print -quit) ]]; then # diff does not know other types
         run diff --recursive --no-dereference "$tree" "$mountpoint"
@@ -107,6 +131,9 @@ if [[ -n $device ]]; then
     run df -h "$mountpoint"
     run umount "$mountpoint"
 fi
+
+say "Is it sound? Every block, name and reference, and every copy of all data"
+run fsck.cow --data "$target"
 
 say "What is on the disk now, tree by tree"
 run_head 40 cow-debug-tree "$target"

@@ -10,6 +10,15 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+#: What a command may know of the environment the tests run in. PYTHON* and the like would make them pass here alone.
+PASSED_ON = ("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE")
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a command that is run as `python -m PACKAGE`, from wherever, with ``more`` variables."""
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {**passed_on, "PYTHONPATH": str(REPOSITORY), **(more or {})}
+
 
 def run_command(
     package: str,
@@ -18,8 +27,6 @@ def run_command(
     stdin: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m PACKAGE ARGUMENTS...`, whatever it exits with, but never with a traceback."""
-    environment = {**os.environ, **(env or {}), "NO_COLOR": "1", "COLUMNS": "200"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     with (stdin or Path(os.devnull)).open("rb") as standard_input:
         said = subprocess.run(
             [sys.executable, "-m", package, *arguments],
@@ -27,7 +34,7 @@ def run_command(
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",
-            env=environment,
+            env=environment({"NO_COLOR": "1", "COLUMNS": "200", **(env or {})}),
         )
     assert "Traceback" not in said.stderr, said.stderr
     return said

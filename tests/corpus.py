@@ -1,4 +1,4 @@
-"""Real images nobody wrote for this project, found at `<repository>/../shared/corpus`.
+"""Filesystems that a kernel wrote, made by `tests/images/make.py`, and more where there are some beside the checkout.
 
 `kernel_images()` and `progs_images()` only list names, so they are free at collection time:
 
@@ -6,9 +6,10 @@
     def test_walk(name):
         with cowlib.open(corpus.devices(name)) as fs: ...
 
-`devices`, `image` and the others unpack on first use, once a session. What they return is shared: a test
-which writes takes a `copy`. Where the corpus is absent the lists are empty (pytest skips such a test) and
-everything else skips with the reason.
+The project's own are named by their shape ("raid1"). A corpus of images that nobody wrote for this project may lie at
+`<repository>/../shared/corpus`; there, those of a kernel are named "corpus/raid1", and those of the progs kind come
+from the test suite of btrfs-progs. `devices`, `image` and the others unpack on first use, once a session. What they
+return is shared: a test which writes takes a `copy`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from __future__ import annotations
 import atexit
 import csv
 import functools
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -27,10 +30,12 @@ from typing import Any, Literal
 
 import pytest
 
-CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
-SUFFIX = ".tar.xz"
+from tests import oracles
 
-Kind = Literal["kernel", "progs"]
+OWN = Path(__file__).resolve().parent / "images"
+CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
+BESIDE = "corpus/"
+SUFFIX = ".tar.xz"
 
 
 @dataclass(frozen=True)
@@ -43,42 +48,54 @@ class Verdict:
     first_errors: str
 
 
-def kernel_images() -> list[str]:
-    """Names of the filesystems a kernel wrote, all of them clean. Empty without the corpus."""
-    return _names("kernel")
+def kernel_images(*shapes: str) -> list[str]:
+    """Names of the filesystems a kernel wrote, all of them clean: all, or those of these shapes."""
+    found = [*_names(OWN), *(BESIDE + name for name in _names(CORPUS / "kernel"))]
+    return [name for name in found if not shapes or shape(name) in shapes]
 
 
 def progs_images() -> list[str]:
     """Names of the single-device images from the btrfs-progs test suite. Empty without the corpus."""
-    return _names("progs")
+    return _names(CORPUS / "progs")
 
 
-def unpack(kind: Kind, name: str) -> Path:
-    """The folder of a kernel image, or the image file of a progs one; unpacked once a session."""
-    return _unpacked(_require_archive(kind, name))
+def shape(name: str) -> str:
+    """The shape of a kernel image, wherever it comes from."""
+    return name.removeprefix(BESIDE)
+
+
+def unpack(name: str) -> Path:
+    """The folder of a kernel image, unpacked once a session."""
+    above = CORPUS / "kernel" if name.startswith(BESIDE) else OWN
+    return _unpacked(above / f"{shape(name)}{SUFFIX}") / shape(name)
 
 
 def devices(name: str) -> list[Path]:
     """The device images of the kernel image `name`, in order of their numbers."""
-    folder = unpack("kernel", name)
-    return sorted(folder.glob("dev*.img"), key=lambda path: int(path.stem.removeprefix("dev")))
+    return _devices(unpack(name))
 
 
 def image(name: str) -> Path:
-    """The one device image of the progs image `name`."""
-    return unpack("progs", name)
+    """The one device image of the progs image `name`; skips without the corpus."""
+    if not CORPUS.is_dir():
+        pytest.skip("no corpus of images beside the checkout")
+    return _unpacked(CORPUS / "progs" / f"{name}{SUFFIX}") / f"{name}.raw"
 
 
 def manifest(name: str) -> list[dict[str, Any]]:
     """What the kernel read back from the kernel image `name`, one dict a path."""
-    with (unpack("kernel", name) / "manifest.jsonl").open(encoding="utf-8") as lines:
+    with (unpack(name) / "manifest.jsonl").open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
 def text(name: str, which: Literal["dump-tree", "dump-super", "check"]) -> str:
     """What btrfs-progs printed of the kernel image `name`. Odd bytes survive as surrogates."""
-    path = unpack("kernel", name) / f"{which}.txt"
-    return path.read_text(encoding="utf-8", errors="surrogateescape")
+    return read_text(unpack(name), which)
+
+
+def read_text(folder: Path, which: Literal["dump-tree", "dump-super", "check"]) -> str:
+    """What btrfs-progs printed of the filesystem that was made in ``folder``."""
+    return (folder / f"{which}.txt").read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def verdicts() -> dict[str, Verdict]:
@@ -99,6 +116,26 @@ def verdicts() -> dict[str, Verdict]:
         }
 
 
+def large(name: str) -> tuple[Path, list[Path]]:
+    """The folder and the devices of an image too large to be kept in the repository, made when it is first asked for.
+
+    It stays in the user's cache until what makes it changes. Skips where it can't be made.
+    """
+    folder = _cache() / name
+    if not (folder / "manifest.jsonl").exists():
+        oracles.require_oracle("mount", "progs")
+        from tests.images.make import make
+        from tests.images.shapes import LARGE
+
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=folder.parent) as scratch:
+            make(name, LARGE[name], Path(scratch), files=3000)
+            folder.mkdir()
+            for path in sorted(Path(scratch).iterdir(), key=lambda path: path.name == "manifest.jsonl"):
+                path.rename(folder / path.name)
+    return folder, _devices(folder)
+
+
 def copy(path: Path, folder: Path) -> Path:
     """A sparse copy of one image in `folder`, for a test which writes to it."""
     target = folder / path.name
@@ -107,14 +144,21 @@ def copy(path: Path, folder: Path) -> Path:
     return target
 
 
-def _names(kind: Kind) -> list[str]:
-    return sorted(path.name.removesuffix(SUFFIX) for path in (CORPUS / kind).glob(f"*{SUFFIX}"))
+def _devices(folder: Path) -> list[Path]:
+    return sorted(folder.glob("dev*.img"), key=lambda path: int(path.stem.removeprefix("dev")))
 
 
-def _require_archive(kind: Kind, name: str) -> Path:
-    if not CORPUS.is_dir():
-        pytest.skip(f"no corpus of images at {CORPUS}")
-    return CORPUS / kind / f"{name}{SUFFIX}"
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}"))
+
+
+def _cache() -> Path:
+    """Where images stay between sessions: a folder for each state of what makes them, btrfs-progs included."""
+    state = hashlib.sha256(str(oracles.find_progs()).encode())
+    for path in sorted([*OWN.glob("*.py"), OWN.parent / "workload.py"]):
+        state.update(path.read_bytes())
+    above = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(above, "cowtools-tests", f"images-{state.hexdigest()[:12]}")
 
 
 @functools.cache
@@ -126,13 +170,11 @@ def _session_folder() -> Path:
 
 @functools.cache
 def _unpacked(archive: Path) -> Path:
-    """Unpack `archive` with its holes: images are up to terabytes long and a few MB heavy."""
-    kind, name = archive.parent.name, archive.name.removesuffix(SUFFIX)
-    folder = _session_folder() / kind
-    folder.mkdir(exist_ok=True)
+    """Unpack `archive` with its holes, in a folder of its own: images are up to terabytes long and a few MB heavy."""
+    folder = Path(tempfile.mkdtemp(dir=_session_folder()))
     if shutil.which("tar") and shutil.which("xz"):
         subprocess.run(["tar", "-xJSf", archive, "-C", folder, "--no-same-owner"], check=True)
     else:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
-    return folder / name if kind == "kernel" else folder / f"{name}.raw"
+    return folder

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests import oracles
-from tests.commands import REPOSITORY
+from tests.commands import REPOSITORY, environment
 
 COMMANDS = {"mkfs.cow": "mkfs_cow", "fsck.cow": "fsck_cow", "cow-debug-tree": "cow_debug_tree"}
 
@@ -21,7 +21,7 @@ def blocks(kind: str) -> list[str]:
     return [block for block in found if not block.startswith("make ")]
 
 
-def environment(folder: Path) -> dict[str, str]:
+def with_commands(folder: Path) -> dict[str, str]:
     """The commands on the PATH, as `pip install` puts them there."""
     shims = folder / "bin"
     shims.mkdir()
@@ -30,11 +30,11 @@ def environment(folder: Path) -> dict[str, str]:
         shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {package} "$@"\n')
         shim.chmod(0o755)
     path = os.pathsep.join([str(shims), os.environ["PATH"], "/usr/sbin", "/sbin"])
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY)}
+    return environment({"PATH": path})
 
 
 def test_every_block_works(tmp_path: Path) -> None:
-    env = environment(tmp_path)
+    env = with_commands(tmp_path)
     plain, root, python = blocks("sh"), blocks("sh root"), blocks("python")
     assert plain and root and python
     for block in plain:

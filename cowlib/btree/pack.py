@@ -1,19 +1,21 @@
-"""Packing a sorted table of items into full nodes, bottom up: the shape first, then bytes in bounded batches.
+"""Packing sorted items into full nodes, bottom up: the shape first, then bytes in bounded batches.
 
 The two steps are apart because the extent tree describes every node, its own included: how many nodes a table needs is
-asked before any of them has an address.
+asked before any of them has an address.  Of the items only what each node needs stays in memory between the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cowlib.btree.batches import KEY, ItemBatch, ItemSource
 from cowlib.btree.nodes import I64, U64, Bytes, Nodes, item_capacity, pointer_capacity, ragged_index
-from cowlib.btree.table import ItemTable, copy_ragged, scatter
+from cowlib.btree.table import scatter
 from cowlib.checksum import csum_rows, csum_size
 from cowlib.errors import DamagedError
 from cowlib.format import (
@@ -54,22 +56,22 @@ class NodeStyle:
 class Level:
     """One level of a tree in the making: node i holds entries ``starts[i]`` to ``starts[i + 1]`` (i8, shape (n + 1,)).
 
-    Entries are items at level 0 and nodes of the level below elsewhere.  ``first`` (i8, shape (n,)) is the index of the
-    item whose key is the node's first key.
+    Entries are items at level 0 and nodes of the level below elsewhere.  ``keys`` (dtype `KEY`, shape (n,)) are the
+    nodes' first keys, zero in an empty leaf.
     """
 
     starts: I64
-    first: I64
+    keys: npt.NDArray[Any]
 
     def __len__(self) -> int:
-        return len(self.first)
+        return len(self.keys)
 
 
 @dataclass(frozen=True)
 class Plan:
     """The shape of a packed tree: its levels from the leaves up; the last has one node."""
 
-    table: ItemTable
+    source: ItemSource
     levels: list[Level]
 
     @property
@@ -86,43 +88,60 @@ class Plan:
         """The level of each node, leaves first, as `build` numbers them: u1, shape (node_count,)."""
         return np.repeat(np.arange(len(self.levels), dtype=np.uint8), [len(level) for level in self.levels])
 
-    def first_items(self) -> I64:
-        """The item whose key is each node's first key, in the same order: i8, shape (node_count,)."""
-        return np.concatenate([level.first for level in self.levels])
+    def first_keys(self) -> npt.NDArray[Any]:
+        """Each node's first key, in the same order: dtype `KEY`, shape (node_count,)."""
+        return np.concatenate([level.keys for level in self.levels])
 
 
-def plan(table: ItemTable, nodesize: int) -> Plan:
-    """Cuts a sorted table into the fewest nodes that hold it; an empty table gives one empty leaf.
+def plan(source: ItemSource, nodesize: int) -> Plan:
+    """Cuts sorted items into the fewest nodes that hold them; none at all give one empty leaf.
 
     Raises DamagedError, naming the key, for an item that no leaf can hold.
     """
-    room = nodesize - HEADER_SIZE
-    sizes = table.item_sizes + ITEM_SIZE
-    if len(sizes) and int(sizes.max()) > room:
-        at = int(table.item_starts[int(np.argmax(sizes))])
-        raise DamagedError(
-            f"item of {int(sizes.max()) - ITEM_SIZE} bytes, a leaf holds {room - ITEM_SIZE}",
-            key=(int(table.objectid[at]), int(table.type[at]), int(table.offset[at])),
-        )
-    ends = np.cumsum(sizes)
-    cuts = [0]
-    while cuts[-1] < len(sizes):
-        used = int(ends[cuts[-1] - 1]) if cuts[-1] else 0
-        cuts.append(int(np.searchsorted(ends, used + room, side="right")))
-    if len(cuts) == 1:
-        cuts.append(0)
-    starts = np.array(cuts, np.int64)
-    levels = [Level(starts, starts[:-1])]
+    levels = [_plan_leaves(source, nodesize)]
     fanout = pointer_capacity(nodesize)
     while len(levels[-1]) > 1:
         below = levels[-1]
         nodes = -(-len(below) // fanout)
         # Spread evenly: a last node with a single pointer would be legal but of no use.
         starts = np.arange(nodes + 1, dtype=np.int64) * len(below) // nodes
-        levels.append(Level(starts, below.first[starts[:-1]]))
+        levels.append(Level(starts, below.keys[starts[:-1]]))
     if len(levels) > MAX_LEVEL:
         raise DamagedError(f"tree of {len(levels)} levels, the format has {MAX_LEVEL}")
-    return Plan(table, levels)
+    return Plan(source, levels)
+
+
+def _plan_leaves(source: ItemSource, nodesize: int) -> Level:
+    """Fills one leaf after the other; the last one of a batch stays open for the next batch."""
+    room = nodesize - HEADER_SIZE
+    starts: list[int] = []
+    keys: list[npt.NDArray[Any]] = []
+    items = filled = 0  # so far, bytes with their heads
+    begin = -room  # of the open leaf: none is open
+    for batch in source.batches():
+        _check_sizes(batch, room)
+        ends = filled + np.cumsum(batch.sizes + ITEM_SIZE)
+        cuts = []
+        while (cut := int(np.searchsorted(ends, begin + room, side="right"))) < len(ends):
+            cuts.append(cut)
+            begin = int(ends[cut - 1]) if cut else filled
+        starts += [items + cut for cut in cuts]
+        keys.append(batch.keys[cuts])
+        items += len(batch)
+        filled = int(ends[-1]) if len(ends) else filled
+    if not starts:
+        return Level(np.zeros(2, np.int64), np.zeros(1, KEY))
+    return Level(np.array([*starts, items], np.int64), np.concatenate(keys))
+
+
+def _check_sizes(batch: ItemBatch, room: int) -> None:
+    largest = int(batch.sizes.max(initial=0))
+    if largest + ITEM_SIZE > room:
+        objectid, kind, offset = batch.keys[int(np.argmax(batch.sizes))].tolist()
+        raise DamagedError(
+            f"item of {largest} bytes, a leaf holds {room - ITEM_SIZE}",
+            key=(objectid, kind, offset),
+        )
 
 
 def build(shape: Plan, bytenrs: U64, owner: int, style: NodeStyle) -> Iterator[Nodes]:
@@ -130,70 +149,94 @@ def build(shape: Plan, bytenrs: U64, owner: int, style: NodeStyle) -> Iterator[N
 
     ``bytenrs`` u8 of shape (node_count,) are their logical addresses in the same order.
     """
+    yield from _build_leaves(shape, bytenrs[: len(shape.levels[0])], owner, style)
     base = 0
-    for number, level in enumerate(shape.levels):
+    for number in range(1, len(shape.levels)):
+        below, level = shape.levels[number - 1], shape.levels[number]
+        children = bytenrs[base : base + len(below)]
+        base += len(below)
         own = bytenrs[base : base + len(level)]
         for first in range(0, len(level), BATCH_NODES):
             last = min(first + BATCH_NODES, len(level))
-            buffer = np.zeros((last - first) * style.nodesize, np.uint8)
-            nodes = Nodes(buffer, style.nodesize, own[first:last])
-            if number == 0:
-                _fill_leaves(buffer, shape.table, level.starts[first : last + 1], style.nodesize)
-            else:
-                children = bytenrs[base - len(shape.levels[number - 1]) : base]
-                below = shape.levels[number - 1]
-                _fill_inner(buffer, shape.table, below, children, level.starts[first : last + 1], style)
-            counts = np.diff(level.starts[first : last + 1])
-            _seal(nodes, number, counts, owner, style)
+            starts = level.starts[first : last + 1]
+            nodes = Nodes(np.zeros((last - first) * style.nodesize, np.uint8), style.nodesize, own[first:last])
+            _fill_inner(nodes.buffer, below, children, starts, style)
+            _seal(nodes, number, np.diff(starts), owner, style)
             yield nodes
-        base += len(level)
 
 
-def _fill_leaves(buffer: Bytes, table: ItemTable, starts: I64, nodesize: int) -> None:
-    """Writes item heads and payloads of consecutive leaves: items ``starts[i]`` to ``starts[i + 1]`` go to leaf i."""
-    low, high = int(starts[0]), int(starts[-1])
-    if low == high:
-        return
-    sizes = table.item_sizes[low:high]
-    counts = np.diff(starts)
+def _build_leaves(shape: Plan, bytenrs: U64, owner: int, style: NodeStyle) -> Iterator[Nodes]:
+    """The leaves, as batches of items fill them; one that goes on in the next batch is carried over to it."""
+    starts, size = shape.levels[0].starts, style.nodesize
+    leaf = item = 0
+    carried = np.zeros(size, np.uint8)  # the beginning of the next leaf
+    used = 0  # bytes of payload in it
+    for batch in shape.source.batches():
+        if not len(batch):
+            continue
+        last = int(np.searchsorted(starts, item + len(batch), side="left"))  # leaves up to here are begun
+        buffer = np.zeros((last - leaf) * size, np.uint8)
+        buffer[:size] = carried
+        borders = np.clip(starts[leaf : last + 1], item, item + len(batch)) - item
+        slots = item - int(starts[leaf])
+        used = _fill_leaves(buffer, batch, borders, slots, used, size)
+        item += len(batch)
+        full = last if int(starts[last]) == item else last - 1
+        yield from _sealed_leaves(buffer, leaf, full, starts, bytenrs, owner, style)
+        if full < last:
+            carried = buffer[(full - leaf) * size :].copy()
+        else:
+            carried, used = np.zeros(size, np.uint8), 0
+        leaf = full
+    if item != int(starts[-1]):
+        raise DamagedError(f"{item} items to write, {int(starts[-1])} were planned")
+    if not item:
+        yield from _sealed_leaves(carried, 0, 1, starts, bytenrs, owner, style)
+
+
+def _sealed_leaves(
+    buffer: Bytes, first: int, last: int, starts: I64, bytenrs: U64, owner: int, style: NodeStyle
+) -> Iterator[Nodes]:
+    """Leaves ``first`` to ``last``, with which ``buffer`` begins, finished."""
+    for here in range(first, last, BATCH_NODES):
+        stop = min(here + BATCH_NODES, last)
+        part = buffer[(here - first) * style.nodesize : (stop - first) * style.nodesize]
+        nodes = Nodes(part, style.nodesize, bytenrs[here:stop])
+        _seal(nodes, 0, np.diff(starts[here : stop + 1]), owner, style)
+        yield nodes
+
+
+def _fill_leaves(buffer: Bytes, batch: ItemBatch, borders: I64, slots: int, used: int, nodesize: int) -> int:
+    """Writes item heads and payloads of consecutive leaves: items ``borders[i]`` to ``borders[i + 1]`` of the batch go
+    to leaf i. The first leaf has ``slots`` items and ``used`` bytes of payload already; gives how many bytes the last
+    one has then.
+    """
+    sizes, counts = batch.sizes, np.diff(borders)
     leaf = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-    slot = np.arange(high - low, dtype=np.int64) - np.repeat(starts[:-1] - low, counts)
+    slot = np.arange(len(batch), dtype=np.int64) - borders[leaf]
+    slot[: int(borders[1])] += slots
     ends = np.cumsum(sizes)
-    before_leaf = (ends - sizes)[starts[:-1] - low]
+    before_leaf = np.concatenate([[-used], ends[borders[1:-1] - 1]])
     # Payloads grow down from the end of the leaf, so item k's starts where the sizes up to and with k have gone.
     data_offset = (nodesize - HEADER_SIZE) - (ends - before_leaf[leaf])
-    rows = table.item_starts[low:high]
-    heads = np.empty(high - low, columns(Item))
-    heads["key"]["objectid"] = table.objectid[rows]
-    heads["key"]["type"] = table.type[rows]
-    heads["key"]["offset"] = table.offset[rows]
+    heads = np.empty(len(batch), columns(Item))
+    heads["key"] = batch.keys
     heads["offset"] = data_offset
     heads["size"] = sizes
     origin = leaf * nodesize + HEADER_SIZE
     scatter(buffer, origin + slot * ITEM_SIZE, heads)
-    row_end = int(table.item_starts[high]) if high < len(table.item_starts) else len(table)
-    parts = np.append(rows, row_end)
-    part_counts = np.diff(parts)
-    part = slice(int(parts[0]), row_end)
-    part_sizes = table.size[part]
-    part_ends = np.cumsum(part_sizes)
-    before_item = (part_ends - part_sizes)[rows - int(parts[0])]
-    inside = part_ends - part_sizes - np.repeat(before_item, part_counts)
-    target = np.repeat(origin + data_offset, part_counts) + inside
-    copy_ragged(buffer, target, table.buffer, table.position[part], part_sizes)
+    batch.put(buffer, origin + data_offset)
+    return int(ends[-1] - before_leaf[-1])
 
 
-def _fill_inner(buffer: Bytes, table: ItemTable, below: Level, children: U64, starts: I64, style: NodeStyle) -> None:
+def _fill_inner(buffer: Bytes, below: Level, children: U64, starts: I64, style: NodeStyle) -> None:
     """Writes the key pointers of consecutive inner nodes: children ``starts[i]`` to ``starts[i + 1]`` go to node i."""
     low, counts = int(starts[0]), np.diff(starts)
     index = ragged_index(starts[:-1], counts)
     node = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
     slot = index - low - np.repeat(starts[:-1] - low, counts)
-    rows = table.item_starts[below.first[index]]
     heads = np.empty(len(index), columns(KeyPtr))
-    heads["key"]["objectid"] = table.objectid[rows]
-    heads["key"]["type"] = table.type[rows]
-    heads["key"]["offset"] = table.offset[rows]
+    heads["key"] = below.keys[index]
     heads["blockptr"] = children[index]
     heads["generation"] = style.generation
     scatter(buffer, node * style.nodesize + HEADER_SIZE + slot * KEY_PTR_SIZE, heads)

@@ -2,20 +2,32 @@
 
 A table row is one *part* of an item.  Rows with equal keys become one item, whose payload is their payloads in row
 order: names that share a hash share a DIR_ITEM, names of one inode in one directory share an INODE_REF.
+
+A table has all of a tree's items at once.  Where they are too many for that, whatever can tell them batch by batch is
+an `ItemSource` (see `cowlib.btree.batches`), of which a table is the simplest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cowlib.btree.batches import ItemBatch, ItemRows
 from cowlib.btree.nodes import I64, U64, Bytes, gather
+from cowlib.format import ITEM_SIZE
 
 Column = npt.NDArray[Any] | int
+
+#: A batch of a table is about as many items as fill so many bytes of leaves.
+_BATCH_BYTES = 8 << 20
+
+#: Ranges of one length that are worth a gather and a scatter of their own; fewer are copied one by one.
+_WORTH_GROUPING = 12
 
 _COLUMNS = ("objectid", "type", "offset", "position", "size")
 
@@ -43,12 +55,26 @@ def copy_ragged(target: Bytes, target_at: I64, source: Bytes, source_at: I64, si
     order = np.argsort(size, kind="stable")
     ordered = size[order]
     bounds = np.append(np.flatnonzero(np.diff(ordered, prepend=-1)), len(ordered))
-    for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+    counts = np.diff(bounds)
+    for first, count in zip(bounds[:-1].tolist(), counts.tolist(), strict=True):
         width = int(ordered[first])
-        if width:
-            group = order[first:last]
+        if width and count >= _WORTH_GROUPING:
+            group = order[first : first + count]
             rows = gather(source, source_at[group], np.dtype((np.void, width)))
             scatter(target, target_at[group], rows)
+    rare = order[np.repeat(counts < _WORTH_GROUPING, counts)]
+    if len(rare):
+        _copy_each(target, target_at[rare], source, source_at[rare], size[rare])
+
+
+def _copy_each(target: Bytes, target_at: I64, source: Bytes, source_at: I64, size: I64) -> None:
+    """The same, range by range: lengths that are all different leave nothing to group."""
+    if min(int(target_at.min()), int(source_at.min())) < 0:
+        raise IndexError("range outside of its buffer")
+    into, out = target.data, source.data
+    spans = (target_at, target_at + size, source_at, source_at + size)
+    for to, to_end, at, at_end in zip(*(span.tolist() for span in spans), strict=True):
+        into[to:to_end] = out[at:at_end]
 
 
 def full(value: Column, count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -174,3 +200,28 @@ class ItemTable:
         if not len(self):
             return np.empty(0, np.int64)
         return np.add.reduceat(self.size, self.item_starts)
+
+    def batches(self) -> Iterator[ItemBatch]:
+        """The items of a sorted table in bounded batches, as `ItemSource` has it."""
+        starts = self.item_starts
+        ends = np.cumsum(self.item_sizes + ITEM_SIZE)
+        first = 0
+        while first < len(starts):
+            filled = int(ends[first - 1]) if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, filled + _BATCH_BYTES, side="right")))
+            rows = slice(int(starts[first]), int(starts[last]) if last < len(starts) else len(self))
+            yield ItemBatch(
+                [
+                    ItemRows(
+                        self.objectid[rows],
+                        self.type[rows],
+                        self.offset[rows],
+                        self.size[rows],
+                        partial(self._put, rows),
+                    )
+                ]
+            )
+            first = last
+
+    def _put(self, rows: slice, target: Bytes, at: I64) -> None:
+        copy_ragged(target, at, self.buffer, self.position[rows], self.size[rows])

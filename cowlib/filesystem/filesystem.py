@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -160,7 +160,7 @@ class Filesystem:
 
 
 def open_filesystem(
-    paths: PathLike | list[PathLike] | list[str],
+    paths: PathLike | Sequence[PathLike],
     *,
     scan: bool = True,
     super_copy: int | None = None,

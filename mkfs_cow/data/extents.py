@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cowlib.format import MAX_EXTENT_SIZE, Compression, FileExtentType
-from mkfs_cow.source.tables import Blobs, BlobsBuilder
+from mkfs_cow.data.inline import Inline, InlineData
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +37,7 @@ class Extents:
     type: NDArray[np.uint8]
     compression: NDArray[np.uint8]
     payload: NDArray[np.int64]
-    inline: Blobs
+    inline: InlineData
 
     def __len__(self) -> int:
         return len(self.tree)
@@ -61,13 +60,13 @@ class Stored:
 
     ``file`` (row of `Files`), ``offset`` in it and the ``length`` it takes there, ``ram_length``, the bytes it has
     when expanded, ``address`` and ``disk_length`` on disk, ``compression``, and ``piece``, the number of the
-    allocated piece it is in. All lengths are whole sectors.
+    allocated piece it is in. All lengths are whole sectors; those of holes are uint64.
     """
 
     file: NDArray[np.int64]
     offset: NDArray[np.int64]
-    length: NDArray[np.int64]
-    ram_length: NDArray[np.int64]
+    length: NDArray[Any]
+    ram_length: NDArray[Any]
     address: NDArray[np.int64]
     disk_length: NDArray[np.int64]
     compression: NDArray[np.int64]
@@ -85,35 +84,9 @@ class Stored:
         return np.equal(self.compression, Compression.NONE)
 
 
-@dataclass(frozen=True)
-class Inline:
-    """Inline data as it was read: ``file`` (row of `Files`, int64), ``data``, and its ``compression`` (int64)."""
-
-    file: NDArray[np.int64]
-    data: Blobs
-    compression: NDArray[np.int64]
-
-
-class InlineBuilder:
-    """Inline data gathered file by file, in the order of `Files`."""
-
-    def __init__(self) -> None:
-        self._file = array("q")
-        self._data = BlobsBuilder()
-        self._compression = array("q")
-
-    def add(self, file: int, data: bytes, compression: int = Compression.NONE) -> None:
-        """Appends the data of one file."""
-        self._file.append(file)
-        self._data.add(data)
-        self._compression.append(compression)
-
-    def inline(self, sizes: NDArray[np.int64]) -> Inline:
-        """The data of files that have any left, going by their ``sizes``; none may be added after that."""
-        file = np.array(self._file, dtype=np.int64)
-        rows = np.flatnonzero(sizes[file] > 0)
-        compression = np.array(self._compression, dtype=np.int64)
-        return Inline(file[rows], self._data.blobs().select(rows), compression[rows])
+def in_sectors(nbytes: NDArray[np.int64], sectorsize: int) -> NDArray[np.int64]:
+    """How many sectors so many bytes take. In bytes that may be more than int64 holds: a file can end just below."""
+    return nbytes // sectorsize + (nbytes % sectorsize > 0)
 
 
 def referenced(stored: Stored, sizes: NDArray[np.int64], sectorsize: int) -> Stored:
@@ -121,10 +94,10 @@ def referenced(stored: Stored, sizes: NDArray[np.int64], sectorsize: int) -> Sto
 
     A plain extent ends where its file does; a compressed one stays whole on disk and is used in part.
     """
-    whole = -(-sizes // sectorsize) * sectorsize
-    needed = whole[stored.file] - stored.offset
-    kept = stored.select(needed > 0)
-    length = np.minimum(kept.length, needed[needed > 0])
+    needed = in_sectors(sizes, sectorsize)[stored.file] - stored.offset // sectorsize
+    rows = np.flatnonzero(needed > 0)
+    kept = stored.select(rows)
+    length = np.minimum(kept.length // sectorsize, needed[rows]) * sectorsize
     plain = kept.plain()
     return replace(
         kept,
@@ -166,49 +139,51 @@ def merged(stored: Stored) -> Stored:
 
 
 def holes(stored: Stored, inline: Inline, sizes: NDArray[np.int64], sectorsize: int) -> Stored:
-    """Extents of address 0 for what the others leave out of each file, up to its size in whole sectors."""
-    whole = -(-sizes // sectorsize) * sectorsize
+    """Extents of address 0 for what the others leave out of each file, up to its size in whole sectors.
+
+    The lengths are uint64: the hole of the largest file there can be is longer than int64 says.
+    """
+    whole = in_sectors(sizes, sectorsize)
     whole[inline.file] = 0
     count = len(stored)
     file = np.concatenate([stored.file, np.arange(len(sizes))])  # with a row at the end of every file
-    begin = np.concatenate([stored.offset, whole])
-    length = np.concatenate([stored.length, np.zeros_like(whole)])
+    begin = np.concatenate([stored.offset // sectorsize, whole])
+    length = np.concatenate([stored.length // sectorsize, np.zeros_like(whole)])
     order = np.lexsort((np.arange(len(file)) >= count, begin, file))
     file, begin, end = file[order], begin[order], (begin + length)[order]
     covered = np.zeros_like(begin)
     covered[1:] = np.where(file[1:] == file[:-1], end[:-1], 0)
     gap = np.flatnonzero(begin > covered)
-    nothing, missing = np.zeros_like(gap), (begin - covered)[gap]
-    return Stored(file[gap], covered[gap], missing, missing, nothing, nothing, nothing, nothing)
+    nothing = np.zeros_like(gap)
+    missing = (begin - covered)[gap].astype(np.uint64) * np.uint64(sectorsize)
+    return Stored(file[gap], covered[gap] * sectorsize, missing, missing, nothing, nothing, nothing, nothing)
 
 
 def assemble(files: Files, parts: Sequence[Stored], inline: Inline, sizes: NDArray[np.int64]) -> Extents:
     """The rows of all of it, sorted. ``sizes`` are what the files turned out to have."""
-    nothing = np.zeros(len(inline.file), dtype=np.int64)
-    size = sizes[inline.file]
-    payload = np.arange(len(nothing))
-    table = np.concatenate(
-        [
-            np.stack(
-                [p.file, p.offset, p.address, p.disk_length, p.length, p.ram_length, p.compression, np.full(len(p), -1)]
-            )
-            for p in parts
-        ]
-        + [np.stack([inline.file, nothing, nothing, inline.data.lengths, size, size, inline.compression, payload])],
-        axis=1,
-    )
-    table = table[:, np.lexsort((table[1], table[0]))]
-    file, offset, address, disk_length, length, ram_length, compression, payload = table
+    size = sizes[inline.file].astype(np.uint64)
+    nothing = np.zeros(len(size), dtype=np.uint64)
+    file = np.concatenate([*(part.file for part in parts), inline.file])
+    offset = np.concatenate([*(part.offset for part in parts), nothing.astype(np.int64)])
+    tree, inode = files.tree[file], files.inode[file]
+    order = np.lexsort((offset, inode, tree))
+
+    def column(name: str, of_inline: NDArray[Any], dtype: type[np.generic] = np.uint64) -> NDArray[Any]:
+        # One column after the other: all at once would be most of what there is in memory.
+        values = [*(getattr(part, name).astype(dtype) for part in parts), of_inline.astype(dtype)]
+        return np.concatenate(values)[order]
+
+    payload = np.concatenate([np.full(sum(map(len, parts)), -1), np.arange(len(size))])[order]
     return Extents(
-        tree=files.tree[file],
-        inode=files.inode[file],
-        file_offset=offset.astype(np.uint64),
-        disk_bytenr=address.astype(np.uint64),
-        disk_num_bytes=disk_length.astype(np.uint64),
-        num_bytes=length.astype(np.uint64),
-        ram_bytes=ram_length.astype(np.uint64),
+        tree=tree[order],
+        inode=inode[order],
+        file_offset=offset[order].astype(np.uint64),
+        disk_bytenr=column("address", nothing),
+        disk_num_bytes=column("disk_length", inline.data.lengths),
+        num_bytes=column("length", size),
+        ram_bytes=column("ram_length", size),
         type=np.where(payload < 0, FileExtentType.REG, FileExtentType.INLINE).astype(np.uint8),
-        compression=compression.astype(np.uint8),
+        compression=column("compression", inline.compression, np.uint8),
         payload=payload,
         inline=inline.data,
     )

@@ -7,15 +7,19 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from mkfs_cow.data.inline import InContents, InlineData
 from mkfs_cow.data.plan import Batch, Plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mkfs_cow.data.inline import InlineBuilder
     from mkfs_cow.source.contents import Contents
 
 #: How many batches ahead the kernel is asked to read.
@@ -23,6 +27,11 @@ _AHEAD = 8
 
 #: How many pieces of a batch are probed.
 _SAMPLES = 8
+
+
+#: Of a place in the buffer, a descriptor, a position in it and a length: how many bytes, from the first one on, are
+#: taken in without being read.
+Share: TypeAlias = Callable[[int, int, int, int], int]
 
 
 class Reader:
@@ -40,18 +49,24 @@ class Reader:
         self._plan = plan
         self._contents = contents
         self._warn = warn
-        self._tree, self._inode = plan.files.tree.tolist(), plan.files.inode.tolist()
         self._named: set[int] = set()
 
-    def fill(self, batch: Batch, buffer: NDArray[np.uint8]) -> None:
-        """Puts the stream from ``batch.start`` to ``batch.stop`` into the beginning of ``buffer``."""
+    def fill(self, batch: Batch, buffer: NDArray[np.uint8], share: Share | None = None) -> list[tuple[int, int]]:
+        """Puts the stream from ``batch.start`` to ``batch.stop`` into the beginning of ``buffer``.
+
+        What ``share`` takes care of is left out: the ranges of the buffer, begin and end, are returned in order.
+        """
+        shared: list[tuple[int, int]] = []
         plan = self._plan
         rows = slice(batch.reads.start, batch.reads.stop)
         reads = plan.reads
+        files = reads.file[rows]
         view = buffer.data
         end = 0
-        for file, offset, length, position, start in zip(
-            reads.file[rows].tolist(),
+        for file, tree, inode, offset, length, position, start in zip(
+            files.tolist(),
+            plan.files.tree[files].tolist(),
+            plan.files.inode[files].tolist(),
             reads.offset[rows].tolist(),
             reads.length[rows].tolist(),
             reads.position[rows].tolist(),
@@ -61,45 +76,121 @@ class Reader:
             if start > end:
                 buffer[end:start] = 0
             end = start + length
-            got = self._read(file, offset, view[start:end], position)
+            taken = None if share is None else partial(share, start)
+            got, skipped = self._read(file, tree, inode, offset, view[start:end], position, taken)
+            if skipped:
+                shared.append((start, start + skipped))
             if got < length:
                 buffer[start + got : end] = 0
         buffer[end : batch.stop - batch.start] = 0
+        return shared
+
+    def place_inline(self, batch: Batch, small: InlineBuilder) -> None:
+        """Gives the small files of a batch to ``small``: their data, or where it stands if it can stay there."""
+        for tree, rows in self._by_tree(batch):
+            contents = self._contents[tree]
+            if not contents.shared:
+                for file, data in self._each_inline(tree, rows):
+                    small.add(file, data)
+                continue
+            files, position = self._plan.inline[rows], self._plan.inline_position[rows]
+            small.leave(tree, files, position, self._in_shared(tree, files, position))
 
     def inline(self, batch: Batch) -> list[tuple[int, bytes]]:
         """Each small file of a batch and its data; of one that is lost nothing."""
+        found: list[tuple[int, bytes]] = []
+        for tree, rows in self._by_tree(batch):
+            if not self._contents[tree].shared:
+                found += self._each_inline(tree, rows)
+                continue
+            files, position = self._plan.inline[rows], self._plan.inline_position[rows]
+            length = self._in_shared(tree, files, position)
+            place = np.zeros(len(files), dtype=np.uint16)
+            data = InlineData([InContents(self._contents[tree])], place, position, length)
+            buffer, start, _ = data.read(np.arange(len(files)))
+            ends = (start + length).tolist()
+            found += [
+                (file, buffer[first:last].tobytes())
+                for file, first, last in zip(files.tolist(), start.tolist(), ends, strict=True)
+            ]
+        return found
+
+    def _by_tree(self, batch: Batch) -> Iterator[tuple[int, slice]]:
+        """The inline rows of a batch, by the number of their tree."""
         rows = slice(batch.inline.start, batch.inline.stop)
+        trees = self._plan.files.tree[self._plan.inline[rows]]
+        heads = np.flatnonzero(np.diff(trees, prepend=-1)).tolist()
+        for first, last in pairwise([*heads, len(trees)]):
+            yield int(trees[first]), slice(rows.start + first, rows.start + last)
+
+    def _each_inline(self, tree: int, rows: slice) -> Iterator[tuple[int, bytes]]:
+        """Some small files of a tree, each opened and read."""
         files = self._plan.inline[rows]
         sizes = self._plan.files.size[files]
         scratch = memoryview(bytearray(int(sizes.max(initial=0))))
-        found = []
-        for file, size, position in zip(
-            files.tolist(), sizes.tolist(), self._plan.inline_position[rows].tolist(), strict=True
+        for file, inode, size, position in zip(
+            files.tolist(),
+            self._plan.files.inode[files].tolist(),
+            sizes.tolist(),
+            self._plan.inline_position[rows].tolist(),
+            strict=True,
         ):
-            got = self._read(file, 0, scratch[:size], position)
-            found.append((file, bytes(scratch[:got])))
-        return found
+            got, _ = self._read(file, tree, inode, 0, scratch[:size], position)
+            yield file, bytes(scratch[:got])
 
-    def _read(self, file: int, offset: int, into: memoryview, position: int) -> int:
-        """Reads from a file at ``offset``; gives the number of bytes, less than asked for only at its end."""
-        contents, inode = self._contents[self._tree[file]], self._inode[file]
+    def _in_shared(self, tree: int, files: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How much of some small files is really there, going by the length of what holds all of them."""
+        contents = self._contents[tree]
+        sizes = self._plan.files.size[files]
+        fd = contents.open(0)
+        try:
+            there = os.fstat(fd).st_size
+        finally:
+            contents.close(fd)
+        length = np.clip(there - position, 0, sizes)
+        for file in files[length < sizes].tolist():
+            self.size[file] = length[np.searchsorted(files, file)]
+            self._changed(file, contents.name(int(self.files.inode[file])))
+        return length
+
+    def _read(
+        self,
+        file: int,
+        tree: int,
+        inode: int,
+        offset: int,
+        into: memoryview,
+        position: int,
+        share: Callable[[int, int, int], int] | None = None,
+    ) -> tuple[int, int]:
+        """Reads from a file at ``offset``; gives the number of bytes, less than asked for only at its end, and how
+        many of them, the first ones, were shared and not read.
+        """
+        shared = 0
+        contents = self._contents[tree]
         try:
             fd = contents.open(inode)
             try:
-                got = _read_whole(fd, into, position)
+                if share is not None:
+                    shared = share(fd, position, len(into))
+                got = shared + (_read_whole(fd, into[shared:], position + shared) if shared < len(into) else 0)
                 same = not contents.changed(fd, inode)
             finally:
                 contents.close(fd)
         except OSError as error:
             self._lose(file, contents.name(inode), error)
-            return 0
+            return 0, 0
         if got < len(into):
             self.size[file] = min(self.size[file], offset + got)
             same = False
-        if not same and file not in self._named:
+        if not same:
+            self._changed(file, contents.name(inode))
+        return got, shared
+
+    def _changed(self, file: int, name: str) -> None:
+        if file not in self._named:
             self._named.add(file)
-            self._warn(f"{contents.name(inode)}: changed while it was read")
-        return got
+            self._warn(f"{name}: changed while it was read")
 
     def _lose(self, file: int, name: str, error: OSError) -> None:
         if not self.lost[file]:

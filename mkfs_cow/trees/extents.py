@@ -19,8 +19,6 @@ from cowlib.format import (
     ExtentInlineRef,
     ExtentItem,
     ExtentOwnerRef,
-    FileExtentItem,
-    FileExtentType,
     FreeSpaceInfo,
     KeyType,
     ObjectId,
@@ -29,20 +27,9 @@ from cowlib.format import (
 )
 from mkfs_cow.data.extents import Extents
 from mkfs_cow.space import BlockGroup
-from mkfs_cow.trees.subvolume import FIRST_INODE
+from mkfs_cow.trees.entries import FIRST_INODE
 
 _TYPE = np.dtype("u1")
-
-
-def file_extent_items(extents: Extents, rows: I64, generation: int) -> ItemTable:
-    """EXTENT_DATA of some rows: data that has an address of its own, and explicit holes."""
-    items = np.zeros(len(rows), columns(FileExtentItem))
-    items["generation"] = generation
-    items["type"] = FileExtentType.REG
-    for name in ("disk_bytenr", "disk_num_bytes", "num_bytes", "ram_bytes", "compression"):
-        items[name] = getattr(extents, name)[rows]
-    inode = extents.inode[rows] + FIRST_INODE
-    return ItemTable.of(inode, KeyType.EXTENT_DATA, extents.file_offset[rows], items)
 
 
 def data_extent_items(tree_ids: U64, extents: Extents, rows: I64, generation: int, *, owner_refs: bool) -> ItemTable:
@@ -94,10 +81,8 @@ def tree_block_items(bytenrs: U64, levels: npt.NDArray[np.uint8], shape: Plan | 
     if style.skinny:
         return ItemTable.of(bytenrs, KeyType.METADATA_ITEM, levels, rows)
     rows["info"]["level"] = levels
-    if shape is not None and len(shape.table):
-        first = shape.table.item_starts[shape.first_items()]
-        for name in ("objectid", "type", "offset"):
-            rows["info"]["key"][name] = getattr(shape.table, name)[first]
+    if shape is not None:
+        rows["info"]["key"] = shape.first_keys()
     return ItemTable.of(bytenrs, KeyType.EXTENT_ITEM, style.nodesize, rows)
 
 

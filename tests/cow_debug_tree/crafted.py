@@ -134,7 +134,7 @@ class RandomItems:
         return self.random.getrandbits(self.random.randrange(1, most + 1))
 
     def _objectid(self, kind: int) -> int:
-        special = {
+        special: dict[KeyType | None, list[int]] = {
             KeyType.UNTYPED: [ObjectId.FREE_SPACE, 5],
             KeyType.TEMPORARY_ITEM: [ObjectId.BALANCE, ObjectId.CSUM_CHANGE, 5],
             KeyType.PERSISTENT_ITEM: [0, 3],

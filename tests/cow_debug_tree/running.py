@@ -50,7 +50,7 @@ def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Said:
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode(errors="surrogateescape"))
-    said = Said(os.waitstatus_to_exitcode(status), *texts, used)
+    said = Said(os.waitstatus_to_exitcode(status), texts[0], texts[1], used)
     assert "Traceback" not in said.stderr, said.stderr
     return said
 

@@ -15,8 +15,6 @@ from tests import corpus
 from tests.cow_debug_tree.crafted import CraftedImage
 from tests.cow_debug_tree.running import run
 
-needs_corpus = pytest.mark.skipif(not corpus.kernel_images(), reason="no corpus of images")
-
 #: Kinds whose items are one structure and nothing else.
 STRUCTURES = {
     KeyType.INODE_ITEM,
@@ -66,7 +64,7 @@ def test_items_are_what_the_declarations_read(name: str) -> None:
     assert [tuple(found["key"]) for found in items] == [key for key, _ in expected]
     for found, (key, payload) in zip(items, expected, strict=True):
         assert found["size"] == len(payload)
-        parsed = parse_item(*key, payload) if key[1] in STRUCTURES | NAMED else None
+        parsed = parse_item(*key, payload) if key[1] in STRUCTURES | NAMED else {}
         if key[1] in STRUCTURES:
             assert found["item"] == without_reserved(plain(parsed)), key
         elif key[1] in NAMED:
@@ -75,7 +73,6 @@ def test_items_are_what_the_declarations_read(name: str) -> None:
             ]
 
 
-@needs_corpus
 def test_pointers_and_kinds() -> None:
     found = objects("-t", "fs", *corpus.devices("node4k-bgt"))
     pointers = [one for one in found if "node" in one]
@@ -87,7 +84,6 @@ def test_pointers_and_kinds() -> None:
     assert objects("-b", str(*root), *corpus.devices("node4k-bgt")) == [{**one, "tree": None} for one in pointers]
 
 
-@needs_corpus
 def test_roots() -> None:
     found = objects("-R", *corpus.devices("default"))
     trees = [one["tree"] for one in found if "tree" in one]
@@ -97,7 +93,6 @@ def test_roots() -> None:
     assert [one["tree"] for one in objects("-r", "-t", "fs", *corpus.devices("default"))] == [5]
 
 
-@needs_corpus
 def test_names_that_are_no_text(tmp_path_factory: pytest.TempPathFactory) -> None:
     image = CraftedImage(tmp_path_factory.mktemp("crafted"))
     names = [b"plain", 'ä"\\\n'.encode(), b"\xff\xfe", b"", b"nul\0"]
@@ -111,7 +106,6 @@ def test_names_that_are_no_text(tmp_path_factory: pytest.TempPathFactory) -> Non
     assert {entry["name"] for entry in hidden["item"]} == {"HIDDEN"}
 
 
-@needs_corpus
 def test_checksums_of_data() -> None:
     devices = corpus.devices("blake2-holes")
     plain_items = [one for one in objects("-t", "csum", *devices) if "item" in one]

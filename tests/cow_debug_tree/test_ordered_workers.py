@@ -10,9 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from cow_debug_tree import ordered_workers
 from cow_debug_tree.ordered_workers import Work, run_ordered
-from cow_debug_tree.output import UNHEARD
+from cowcli.stdout import UNHEARD
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 @pytest.fixture(params=[1, 2, 3])
 def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many processes share the work."""
-    monkeypatch.setattr(ordered_workers.os, "sched_getaffinity", lambda _: range(request.param))
+    monkeypatch.setattr("cow_debug_tree.ordered_workers.os.sched_getaffinity", lambda _: range(request.param))
     return int(request.param)
 
 

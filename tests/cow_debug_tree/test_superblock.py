@@ -14,8 +14,6 @@ from cowlib.format import CSUM_SIZE, SUPERBLOCK_SIZE, Superblock
 from tests import corpus
 from tests.cow_debug_tree.running import run
 
-needs_corpus = pytest.mark.skipif(not corpus.kernel_images(), reason="no corpus of images")
-
 
 @pytest.mark.parametrize("name", corpus.kernel_images())
 def test_every_copy(name: str) -> None:
@@ -24,7 +22,6 @@ def test_every_copy(name: str) -> None:
     assert re.sub("device=.*", "device=DEVICE", said.stdout) == corpus.text(name, "dump-super")
 
 
-@needs_corpus
 def test_one_copy_of_several_devices() -> None:
     devices = corpus.devices("raid1")
     said = run("--super", "--super-copy", "1", *devices)
@@ -33,7 +30,6 @@ def test_one_copy_of_several_devices() -> None:
     assert run("--super", "--super-copy", "2", devices[0]).returncode == 1
 
 
-@needs_corpus
 def test_json() -> None:
     said = run("--super", "--all", "--json", corpus.devices("default")[0])
     first, second = map(json.loads, said.stdout.splitlines())
@@ -44,7 +40,6 @@ def test_json() -> None:
     assert len(first["superblock"]["super_roots"]) == 4
 
 
-@needs_corpus
 def test_damaged_copies_are_shown_with_a_complaint(tmp_path: Path) -> None:
     image = corpus.copy(corpus.devices("default")[0], tmp_path)
     with image.open("r+b") as file:

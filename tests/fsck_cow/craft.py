@@ -49,7 +49,7 @@ from cowlib.volume import Volume, assemble
 from fsck_cow.engine import check_filesystem
 from fsck_cow.problems import Report
 from tests import corpus
-from tests.commands import REPOSITORY
+from tests.commands import environment
 
 Key = tuple[int, int, int]
 
@@ -95,8 +95,8 @@ def _small(options: tuple[str, ...]) -> Path:
     image = Path(tempfile.mkstemp(suffix=".img", dir=folder)[1])
     with image.open("wb") as file:
         file.truncate(128 * MIB)
-    command = [sys.executable, "-m", "mkfs_cow", "-q", "--rootdir", tree, *options, image]
-    subprocess.run(command, check=True, cwd=REPOSITORY)
+    command: list[str | Path] = [sys.executable, "-m", "mkfs_cow", "-q", "--rootdir", tree, *options, image]
+    subprocess.run(command, check=True, env=environment())
     return image
 
 

@@ -159,7 +159,7 @@ KINDS = (
     ),
     Kind(
         "inline SHARED_BLOCK_REF",
-        "fsck-tests--020-extent-ref-cases--shared_block_ref",
+        "grown",
         2,
         KeyType.METADATA_ITEM,
         ExtentInlineRef,
@@ -210,16 +210,8 @@ KINDS = (
     Kind("QGROUP_INFO", "quota", 8, KeyType.QGROUP_INFO, QgroupInfoItem, 0, lambda edit, place: place.key[2] >= 256),
     Kind("QGROUP_INFO of simple quotas", "squota", 8, KeyType.QGROUP_INFO, QgroupInfoItem),
     Kind("QGROUP_LIMIT", "quota", 8, KeyType.QGROUP_LIMIT, QgroupLimitItem),
-    Kind(
-        "old free-space cache", "fsck-tests--020-extent-ref-cases--keyed_data_ref", 1, KeyType.UNTYPED, FreeSpaceHeader
-    ),
-    Kind(
-        "BALANCE",
-        "fsck-tests--023-qgroup-stack-overflow--quota_balance_loop_backref",
-        1,
-        KeyType.BALANCE_ITEM,
-        BalanceItem,
-    ),
+    Kind("old free-space cache", "space-cache", 1, KeyType.UNTYPED, FreeSpaceHeader),
+    Kind("BALANCE", "paused-balance", 1, KeyType.BALANCE_ITEM, BalanceItem),
     Kind("UUID_KEY_RECEIVED_SUBVOL", "enriched", 9, KeyType.UUID_KEY_RECEIVED_SUBVOL),
     Kind("QGROUP_RELATION", "enriched", 8, KeyType.QGROUP_RELATION),
     Kind("DEV_REPLACE", "enriched", 4, KeyType.DEV_REPLACE, DevReplaceItem),

@@ -15,7 +15,7 @@ import pytest
 
 from cowlib.format import InodeItem, KeyType
 from tests import oracles
-from tests.commands import REPOSITORY, run_command
+from tests.commands import environment, run_command
 from tests.fsck_cow import craft
 
 
@@ -164,11 +164,11 @@ def test_by_fsck_of_util_linux(clean: Path, tmp_path: Path) -> None:
     command.chmod(0o755)
     found = shutil.which("fsck", path="/usr/sbin:/sbin:/usr/bin:/bin")
     assert found is not None
-    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+    env = environment({"PATH": f"{folder}:{os.environ['PATH']}"})
     with oracles.loop(clean) as device:
         table = tmp_path / "fstab"
         table.write_text(f"{device} /nowhere cow defaults 0 2\n")
-        environment["FSTAB_FILE"] = str(table)
-        said = subprocess.run([found, "-t", "cow", device, "-n"], env=environment, capture_output=True, text=True)
+        env["FSTAB_FILE"] = str(table)
+        said = subprocess.run([found, "-t", "cow", device, "-n"], env=env, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     assert f"{device}: clean" in said.stdout

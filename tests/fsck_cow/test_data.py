@@ -73,7 +73,7 @@ def test_wrong_in_one_copy(name: str, copies: int, tmp_path: Path) -> None:
     (problem,) = found(images)
     assert (problem.code, problem.severity) == ("data.checksum-wrong", Severity.REPAIRABLE)
     assert f"copy {copies}" in problem.message
-    assert problem.device in map(str, images)
+    assert problem.device in [str(image) for image in images]
 
 
 @pytest.mark.parametrize("name", ["raid5", "raid6"])

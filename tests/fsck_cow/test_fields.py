@@ -37,8 +37,7 @@ def prepared(images: dict[str, Prepared], name: str, factory: pytest.TempPathFac
         elif name == "enriched":
             devices = enriched.make(folder)
         else:
-            progs = name in corpus.progs_images()
-            devices = craft.copy(corpus.image(name) if progs else corpus.devices(name), folder)
+            devices = craft.copy(corpus.devices(name), folder)
         assert craft.check(devices).clean, name
         images[name] = devices, said(devices)
     return images[name]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import random
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -16,6 +13,7 @@ import pytest
 from fsck_cow.problems import Severity
 from tests import oracles
 from tests.fsck_cow import craft
+from tests.workload import Worker, btrfs, clone
 
 pytestmark = pytest.mark.oracle
 
@@ -40,134 +38,6 @@ def make(devices: list[str], *options: str) -> None:
     """A fresh filesystem by mkfs.btrfs."""
     oracles.require_oracle("mount", "progs")
     subprocess.run([oracles.progs().mkfs, "-q", "-f", *options, *devices], check=True, capture_output=True)
-
-
-def btrfs(*arguments: str | Path, check: bool = True) -> None:
-    """A btrfs command, which has to succeed unless told otherwise."""
-    subprocess.run([oracles.progs().btrfs, *arguments], check=check, capture_output=True)
-
-
-class Worker:
-    """Does one random thing after the other to a mounted filesystem."""
-
-    def __init__(self, top: Path, seed: int) -> None:
-        self.top = top
-        self.source = random.Random(seed)
-        self.subvolumes = [top]
-        self.count = 0
-        self.steps = (
-            self.write,
-            self.write,
-            self.overwrite,
-            self.punch,
-            self.allocate,
-            self.reflink,
-            self.link,
-            self.rename,
-            self.remove,
-            self.directory,
-            self.attributes,
-            self.truncate,
-            self.compress,
-            self.subvolume,
-            self.snapshot,
-            self.delete_subvolume,
-            self.sync,
-        )
-
-    def run(self, steps: int) -> None:
-        """So many things."""
-        for _ in range(steps):
-            with contextlib.suppress(OSError, LookupError, subprocess.SubprocessError):  # nothing there, no space
-                self.source.choice(self.steps)()
-
-    def new(self) -> Path:
-        """A path that does not exist, anywhere."""
-        self.count += 1
-        folders = [self.top, *self._all(Path.is_dir)]
-        name = f"{self.count}-{'n' * self.source.choice((0, 5, 200))}"
-        return self.source.choice(folders) / name
-
-    def old(self) -> Path:
-        """A regular file."""
-        return self.source.choice(self._all(lambda path: path.is_file() and not path.is_symlink()))
-
-    def _all(self, wanted: Callable[[Path], bool]) -> list[Path]:
-        return sorted(path for path in self.top.rglob("*") if wanted(path))
-
-    def write(self) -> None:
-        size = self.source.choice((0, 30, 2000, 4096, 20_000, 300_000, 2 * MIB))
-        body = self.source.randbytes(size) if self.source.random() < 0.5 else b"again " * (size // 6)
-        self.new().write_bytes(body)
-
-    def overwrite(self) -> None:
-        with self.old().open("r+b") as file:
-            file.seek(self.source.randrange(400_000))
-            file.write(self.source.randbytes(self.source.randrange(1, 60_000)))
-            if self.source.random() < 0.3:
-                os.fsync(file.fileno())
-
-    def punch(self) -> None:
-        start, length = self.source.randrange(0, 200_000), self.source.randrange(1, 100_000)
-        subprocess.run(["fallocate", "-p", "-o", str(start), "-l", str(length), self.old()], capture_output=True)
-
-    def allocate(self) -> None:
-        with self.old().open("r+b") as file:
-            os.posix_fallocate(file.fileno(), self.source.randrange(500_000), self.source.randrange(1, 500_000))
-
-    def reflink(self) -> None:
-        with self.old().open("rb") as source, self.new().open("wb") as target:
-            fcntl.ioctl(target, 0x40049409, source.fileno())  # FICLONE
-
-    def link(self) -> None:
-        if self.source.random() < 0.5:
-            self.new().symlink_to("x" * self.source.randrange(1, 300))
-        else:
-            self.new().hardlink_to(self.old())
-
-    def rename(self) -> None:
-        self.old().rename(self.new())
-
-    def remove(self) -> None:
-        for _ in range(self.source.randrange(1, 6)):
-            self.old().unlink()
-
-    def directory(self) -> None:
-        self.new().mkdir()
-
-    def attributes(self) -> None:
-        path = self.old()
-        os.setxattr(path, f"user.{self.source.randrange(5)}", self.source.randbytes(self.source.choice((0, 9, 900))))
-        path.chmod(self.source.choice((0o600, 0o4755)))
-
-    def truncate(self) -> None:
-        os.truncate(self.old(), self.source.randrange(0, 500_000))
-
-    def compress(self) -> None:
-        path = self.new()
-        path.touch()
-        btrfs("property", "set", path, "compression", self.source.choice(("zstd", "lzo", "zlib")))
-        path.write_bytes(b"the same words " * self.source.randrange(1, 40_000))
-
-    def subvolume(self) -> None:
-        path = self.new()
-        btrfs("subvolume", "create", path)
-        self.subvolumes.append(path)
-
-    def snapshot(self) -> None:
-        path = self.new()
-        options = ["-r"] if self.source.random() < 0.3 else []
-        btrfs("subvolume", "snapshot", *options, self.source.choice(self.subvolumes), path, check=False)
-        if path.exists():
-            self.subvolumes.append(path)
-
-    def delete_subvolume(self) -> None:
-        if len(self.subvolumes) > 3:
-            victim = self.subvolumes.pop(self.source.randrange(1, len(self.subvolumes)))
-            btrfs("subvolume", "delete", victim, check=False)
-
-    def sync(self) -> None:
-        os.sync()
 
 
 @pytest.mark.parametrize(
@@ -226,7 +96,7 @@ def test_deletion_under_way(make_devices: MakeDevices) -> None:
             (top / "big" / f"file-{number:05}").write_bytes(b"%d" % number * 300)
         btrfs("subvolume", "snapshot", top / "big", top / "snapshot")
         (top / "big" / "file-00007").write_bytes(bytes(9000))
-        os.sync()
+        oracles.sync(top)
         btrfs("subvolume", "delete", "-c", top / "big")
     assert_clean(devices)
 
@@ -250,8 +120,7 @@ def test_full_of_copies(make_devices: MakeDevices) -> None:
         btrfs("subvolume", "create", top / "one")
         (top / "one" / "first").write_bytes(os.urandom(100_000))
         for number in range(600):
-            with (top / "one" / "first").open("rb") as source, (top / "one" / f"{number}").open("wb") as target:
-                fcntl.ioctl(target, 0x40049409, source.fileno())  # FICLONE
+            clone(top / "one" / "first", top / "one" / f"{number}")
         for number in range(5):
             btrfs("subvolume", "snapshot", top / "one", top / f"snapshot-{number}")
         shutil.rmtree(top / "snapshot-2", ignore_errors=True)

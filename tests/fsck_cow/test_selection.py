@@ -44,13 +44,37 @@ def test_parts_find_what_the_whole_finds(name: str) -> None:
     assert part == {code: count for code, count in whole.items() if trees.wants(code)}
 
 
+KNOWN = {"inode.nlink-wrong", "inode.size", "extent.missing", "data.unreadable"}
+
+
+def chosen(*texts: str, trees_only: bool = False, data: bool = False) -> set[str]:
+    """The codes of `KNOWN` that are told."""
+    selection = parse_selection(texts, trees_only=trees_only, data=data, known=KNOWN)
+    assert selection.wants("node.unreadable"), "whatever is asked for, what could not be read is told"
+    return {code for code in KNOWN if selection.wants(code)}
+
+
 def test_words() -> None:
-    known = {"inode.nlink-wrong", "inode.size", "extent.missing"}
-    chosen = parse_selection(["inode.size", "extent"], trees_only=False, known=known)
-    assert [chosen.wants(code) for code in sorted(known)] == [True, False, True]
-    assert chosen.wants("node.unreadable"), "whatever is asked for, what could not be read is told"
-    with pytest.raises(UsageError, match="no check is called nlink"):
-        parse_selection(["nlink"], trees_only=False, known=known)
+    assert chosen() == KNOWN
+    assert chosen("inode.size", "extent") == {"inode.size", "extent.missing"}
+    assert chosen("inode.size", data=True) == {"inode.size", "data.unreadable"}
+    assert chosen("data", data=True) == {"data.unreadable"}
+    assert chosen("extent", trees_only=True) == {"extent.missing"}
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("nlink", {}, "no check is called nlink"),
+        ("inode", {"trees_only": True}, "--tree-only leaves out inode"),
+        ("inode.size", {"trees_only": True}, "--tree-only leaves out inode.size"),
+        ("data", {}, "data is found by reading data"),
+        ("data.unreadable", {}, "data.unreadable is found by reading data"),
+    ],
+)
+def test_what_nothing_would_look_for(text: str, options: dict[str, bool], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        chosen("extent", text, **options)
 
 
 def test_file_subjects_exist() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import resource
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import oracles
-from tests.commands import REPOSITORY, mkfs, mkfs_refuses, run_command
+from tests.commands import environment, mkfs, mkfs_refuses, run_command
 from tests.trees import digest
 
 MIB = 1 << 20
@@ -35,9 +34,8 @@ def files_no_longer_than(size: int) -> Iterator[None]:
 
 
 def run(*arguments: str | Path, **options: object) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "mkfs_cow", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, env=environment(), **options)  # type: ignore[call-overload,no-any-return]
 
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:

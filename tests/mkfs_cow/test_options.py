@@ -8,14 +8,15 @@ import pytest
 
 from cowlib.errors import UsageError
 from cowlib.format import CompatRoFeature, Compression, IncompatFeature
+from mkfs_cow.compression import CompressionChoice, parse_compression
 from mkfs_cow.features import DEFAULTS, FEATURES, describe_features, parse_features
 from mkfs_cow.options import (
     InodeFlagsSpec,
     Options,
     SubvolumeSpec,
-    parse_compression,
     parse_epoch,
     parse_inode_flags,
+    parse_owner,
     parse_size,
     parse_subvolume,
     parse_uuid,
@@ -71,8 +72,8 @@ def test_every_feature_is_described():
 
 def test_compression():
     assert parse_compression("no") is None
-    assert parse_compression("zstd:15").level == 15
-    assert parse_compression("lzo").algorithm == Compression.LZO
+    assert parse_compression("zstd:15") == CompressionChoice(Compression.ZSTD, 15)
+    assert parse_compression("lzo") == CompressionChoice(Compression.LZO, 1)
     for text in ("zstd:16", "zlib:0", "lzo:2", "bz2", "zstd:x"):
         with pytest.raises(UsageError):
             parse_compression(text)
@@ -83,9 +84,17 @@ def test_subvolumes():
     assert parse_subvolume("ro:a//b/") == SubvolumeSpec(b"a/b", True, False)
     assert parse_subvolume("default-ro:x") == SubvolumeSpec(b"x", True, True)
     assert parse_subvolume("./ro:subdir") == SubvolumeSpec(b"ro:subdir", False, False)
-    for text in ("rw:", "rw:..", "x:y", "rw:a/../../b"):
+    assert parse_subvolume("default:/") == SubvolumeSpec(b"", False, True)
+    for text in ("rw:", "", "rw:..", "x:y", "rw:a/../../b"):
         with pytest.raises(UsageError):
             parse_subvolume(text)
+
+
+def test_owner():
+    assert parse_owner("0:4294967294") == (0, 4294967294)
+    for text in ("", "0", "0:", ":0", "0:0:0", "root:root", "-1:0", "0:4294967295"):
+        with pytest.raises(UsageError):
+            parse_owner(text)
 
 
 def test_inode_flags():
@@ -128,7 +137,8 @@ def test_uuid_and_epoch():
         ({"shrink": True}, "--shrink needs"),
         ({"exclude": ["*.o"]}, "--exclude needs"),
         ({"devices": [Path("a"), Path("./a")]}, "given twice"),
-        ({"rootdir": Path("/nowhere/at/all")}, "not a directory"),
+        ({"rootdir": Path("/nowhere/at/all")}, "no such file or directory"),
+        ({"rootdir": Path("/etc/passwd")}, "not a directory"),
         ({"rootdir": Path("/"), "from_tar": "x"}, "exclude each other"),
     ],
 )

@@ -67,8 +67,15 @@ def images(tmp_path: Path) -> list[Path]:
         (["-M", "-n", "16384"], ""),
         (["-M", "-d", "single", "-m", "dup"], ""),
         (["--shrink"], "rootdir"),
-        (["--subvol", "rw:home"], "rootdir"),
-        (["--inode-flags", "nodatacow:home"], "rootdir"),
+        (["--reflink"], "--reflink needs --rootdir"),
+        (["-x", "--from-tar", "-"], "--one-file-system needs --rootdir"),
+        (["--exclude", "x"], "--exclude needs --rootdir, --from-tar or --layers"),
+        (["--inode-flags", "nodatacow:home"], "home: no such file"),
+        (["--subvol", "x/" + "y" * 256], "longer than 255 bytes"),
+        (["--subvol", "ro:"], "'ro:' names no directory"),
+        (["--subvol", "default:/", "--subvol", "default:a"], "only one subvolume can be the default"),
+        (["--subvol", "ro:/", "--subvol", "/"], "the same subvolume is given twice"),
+        (["--root-owner", "ada:ada"], "'ada:ada' is not UID:GID"),
         (["--rootdir", "/does/not/exist"], "/does/not/exist"),
         (["--from-tar", "/does/not/exist"], "/does/not/exist"),
         (["--rootdir", "/etc", "--from-tar", "-"], ""),
@@ -160,7 +167,7 @@ def test_mounted(make_devices: MakeDevices) -> None:
     devices = make_devices(2, 256 * MIB)
     mkfs("-q", "-d", "raid1", *devices)
     with oracles.mounted(*devices) as mountpoint:
-        os.sync()
+        oracles.sync(mountpoint)
         for device in devices:
             assert "mounted" in mkfs_refuses("-f", device)
         (mountpoint / "alive").write_text("still")
@@ -172,8 +179,8 @@ def test_image_of_a_mounted_device(tmp_path: Path) -> None:
     oracles.require_oracle("mount")
     image = oracles.sparse(tmp_path / "image", 256 * MIB)
     mkfs("-q", image)
-    with oracles.loop(image) as device, oracles.mounted(device):
-        os.sync()
+    with oracles.loop(image) as device, oracles.mounted(device) as mountpoint:
+        oracles.sync(mountpoint)
         mkfs_refuses("-f", image)
     oracles.btrfs_check(image)
 

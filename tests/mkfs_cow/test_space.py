@@ -132,7 +132,7 @@ def test_chunks_fit_where_they_are_listed(profile):
 @given(st.integers(1, 400 * MIB), st.integers(0, 124 << 10), st.booleans())
 def test_what_is_reserved_can_be_used(nbytes, loss, tight):
     groups = space("single", 2 * GIB)
-    groups.reserve(BlockGroupFlag.DATA, nbytes, loss=loss, tight=tight)
+    groups.reserve(BlockGroupFlag.DATA, nbytes, loss=loss)
     ranges = [length for group in groups.groups[BlockGroupFlag.DATA] for _, length in group.free_ranges()]
     assert sum(length - loss for length in ranges if length > loss) >= nbytes
     if tight:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 
 from cowlib.btree import ItemTable, Nodes, NodeStyle, TreeReader, TreeRoot, build, plan
 from cowlib.format import CsumType
+from cowlib.volume import Volume
 
 STYLE = NodeStyle(4096, CsumType.CRC32, bytes(range(16)), bytes(range(16, 32)), generation=7)
 FIRST = 1 << 20
@@ -60,5 +62,5 @@ def grow(table: ItemTable, style: NodeStyle = STYLE, copies: int = 1) -> tuple[T
     bytenrs = np.uint64(FIRST) + np.arange(shape.node_count, dtype=np.uint64) * np.uint64(style.nodesize)
     for _ in range(copies):
         volume.put(build(shape, bytenrs, 5, style))
-    reader = TreeReader(volume, style.nodesize, style.csum_type, style.fsid)
+    reader = TreeReader(cast(Volume, volume), style.nodesize, style.csum_type, style.fsid)
     return reader, TreeRoot(5, 0, int(bytenrs[-1]), shape.height, style.generation), volume

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,8 +28,9 @@ ROWS = st.lists(
 def joined(rows: list[tuple[int, int, int, bytes]]) -> dict[tuple[int, int, int], bytes]:
     """The items that rows stand for: payloads of equal keys one after another."""
     found: dict[tuple[int, int, int], bytes] = {}
-    for *key, payload in rows:
-        found[tuple(key)] = found.get(tuple(key), b"") + payload
+    for objectid, kind, offset, payload in rows:
+        key = (objectid, kind, offset)
+        found[key] = found.get(key, b"") + payload
     return found
 
 
@@ -37,7 +40,7 @@ def test_every_item_comes_back_in_order(rows):
     if any(len(payload) > STYLE.nodesize - HEADER_SIZE - ITEM_SIZE for payload in expected.values()):
         return
     reader, root, _ = grow(table_of(rows))
-    found = {}
+    found: dict[Any, bytes] = {}
     for nodes in reader.leaves(root):
         items = nodes.items()
         assert items.in_bounds.all()

@@ -85,7 +85,7 @@ def test_a_short_vector_write_is_finished(image: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(opening, "open_direct", lambda path, flags: (os.open(path, flags), False))
     monkeypatch.setattr(os, "pwritev", short)
     with Device.open(image, write=True) as device:
-        device.write_vector(SECTOR_SIZE, list(map(memoryview, views)))
+        device.write_vector(SECTOR_SIZE, [memoryview(view) for view in views])
         assert device.read(SECTOR_SIZE, 9 * SECTOR_SIZE).tobytes() == b"".join(views)
 
 

@@ -255,7 +255,7 @@ def test_every_device_of_a_mounted_btrfs(tmp_path: Path, make_devices: MakeDevic
         refused(images[1], f"{Path(second).name} stands on it, device of the mounted btrfs .*, mounted at {where}$")
         with Device.open(second) as reader:
             assert reader.read(65536 + 64, 8).tobytes() == b"_BHRfS_M"
-    for path in (first, second, *images):
+    for path in [first, second, *map(str, images)]:
         Device.open(path, write=True).close()
 
 

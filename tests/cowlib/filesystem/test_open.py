@@ -30,15 +30,14 @@ def test_every_item_of_a_kernel_image_is_read(name):
         assert not fs.damage
 
 
-@pytest.mark.parametrize("name", sorted(SPARES))
+@pytest.mark.parametrize("name", corpus.kernel_images(*SPARES))
 def test_missing_devices_are_survived(name):
-    if name not in corpus.kernel_images():
-        pytest.skip("no corpus of images")
+    spares = SPARES[corpus.shape(name)]
     devices = corpus.devices(name)
     with cowlib.open(devices, scan=False) as fs:
         whole = count_items(fs)
     for first in range(len(devices)):
-        rest = [d for i, d in enumerate(devices) if (i - first) % len(devices) >= SPARES[name]]
+        rest = [d for i, d in enumerate(devices) if (i - first) % len(devices) >= spares]
         with cowlib.open(rest, scan=False) as fs:
             assert count_items(fs) == whole
             assert not fs.damage
@@ -46,8 +45,6 @@ def test_missing_devices_are_survived(name):
 
 @pytest.fixture
 def image(tmp_path):
-    if "default" not in corpus.kernel_images():
-        pytest.skip("no corpus of images")
     return corpus.copy(corpus.devices("default")[0], tmp_path)
 
 
@@ -67,7 +64,7 @@ def test_a_spoilt_superblock_names_a_good_copy(image):
     overwrite(image, SUPERBLOCK_OFFSETS[0] + 400, b"\xff" * 8)
     with pytest.raises(DamagedError) as caught:
         cowlib.open(image)
-    assert "--super-copy 1" in caught.value.hint
+    assert "--super-copy 1" in str(caught.value.hint)
     with cowlib.open(image, super_copy=1) as fs:
         assert fs.roots
 
@@ -106,7 +103,7 @@ def test_unknown_incompatible_features_are_named(image):
     block.incompat_flags |= 1 << 13 | 1 << 60
     data = bytearray(Superblock.build(block))
     data[:4] = checksum(0, bytes(data[32:]))
-    overwrite(image, at, data)
+    overwrite(image, at, bytes(data))
     with pytest.raises(UnsupportedError, match=r"EXTENT_TREE_V2, 0x1000000000000000"):
         cowlib.open(image)
 

@@ -87,4 +87,5 @@ def _items(leaf: bytes) -> Iterator[RawItem]:
     for item in np.frombuffer(leaf, columns(Item), count, HEADER_SIZE):
         start, size = HEADER_SIZE + int(item["offset"]), int(item["size"])
         if start + size <= len(leaf):
-            yield RawItem(*item["key"].tolist(), leaf[start : start + size])
+            objectid, kind, offset = item["key"].tolist()
+            yield RawItem(objectid, kind, offset, leaf[start : start + size])

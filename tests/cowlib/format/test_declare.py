@@ -21,7 +21,7 @@ def test_columns_have_the_declared_size_and_names(name: str) -> None:
     struct = getattr(format, name)
     dtype = columns(struct)
     assert dtype.itemsize == struct.sizeof()
-    assert list(dtype.names) == [field.name for field in struct.subcons]
+    assert list(dtype.names or ()) == [field.name for field in struct.subcons]
     assert columns(struct) is dtype
 
 

@@ -25,13 +25,13 @@ from tests import corpus
 from tests.cowlib.format.leaves import items
 
 # Made by hand to hold nonsense; every other image is one whose items are all of a known form.
-CRAFTED = "fuzz-tests--"
+NONSENSE = "fuzz-tests--"
 
 
 def round_trip(images: list[Path]) -> tuple[int, list[CowError]]:
     """Parse and build what is on these devices: how many different payloads, and why some were refused."""
     seen: set[tuple[Any, bytes]] = set()
-    refused = []
+    refused: list[CowError] = []
     for item in items(images):
         kind = payload_struct(*item.key)
         if (kind, item.payload) in seen:
@@ -56,11 +56,11 @@ def test_items_the_kernel_wrote(name: str) -> None:
 @pytest.mark.parametrize("name", corpus.progs_images())
 def test_damaged_items(name: str) -> None:
     _, refused = round_trip([corpus.image(name)])
-    assert not refused or name.startswith(CRAFTED)
+    assert not refused or name.startswith(NONSENSE)
     assert all(error.key is not None for error in refused)
 
 
-@pytest.mark.parametrize("name", ["default", "noskinny", "quota"])
+@pytest.mark.parametrize("name", corpus.kernel_images("default", "noskinny", "quota"))
 def test_hashes_in_keys(name: str) -> None:
     """The kernel's own keys hold the hashes we compute."""
     compared = set()
@@ -88,8 +88,7 @@ def test_hashes_in_keys(name: str) -> None:
 
 
 def test_keyed_data_refs() -> None:
-    name = "fsck-tests--020-extent-ref-cases--keyed_data_ref"
-    keyed = [item for item in items([corpus.image(name)]) if item.type == KeyType.EXTENT_DATA_REF]
+    keyed = [item for item in items(corpus.devices("mixed")) if item.type == KeyType.EXTENT_DATA_REF]
     assert keyed
     for item in keyed:
         ref = parse_item(*item.key, item.payload)

@@ -104,11 +104,15 @@ def test_sys_chunk_array_of_a_wrong_size(superblock: bytes, size: int) -> None:
         parse_sys_chunk_array(parsed.sys_chunk_array, size)
 
 
-def test_sys_chunk_array_without_stripes() -> None:
-    name = "fuzz-tests--sys-array-num-stripes-0"
-    parsed = Superblock.parse(superblock_bytes(corpus.image(name)))
+def test_sys_chunk_array_without_stripes(superblock: bytes) -> None:
+    """The number of stripes is none, where stripes follow."""
+    parsed = Superblock.parse(superblock)
+    array = bytearray(parsed.sys_chunk_array)
+    at = 17 + 44  # after the key
+    assert array[at : at + 2] == b"\2\0"
+    array[at : at + 2] = bytes(2)
     with pytest.raises(DamagedError):
-        parse_sys_chunk_array(parsed.sys_chunk_array, parsed.sys_chunk_array_size)
+        parse_sys_chunk_array(bytes(array), parsed.sys_chunk_array_size)
 
 
 def test_sys_chunk_array_must_hold_chunks_with_stripes(superblock: bytes) -> None:

@@ -153,11 +153,14 @@ def test_lost_blocks_are_no_differences(tmp_path: Path, tree: int) -> None:
 
 def test_half_dropped_subvolume(tmp_path: Path) -> None:
     """Blocks before ``drop_progress`` are gone: without it, they are missing."""
-    name = "fsck-tests--021-partially-dropped-snapshot-case--dropped-snapshot"
-    images = craft.copy(corpus.image(name), tmp_path)
+    images = craft.copy(corpus.devices("half-dropped"), tmp_path)
     assert not any(code.startswith("extent.") for code in craft.codes(images))
     with craft.Editor(images) as edit:
-        place = edit.first(ObjectId.ROOT_TREE, lambda p: p.key[:2] == (258, KeyType.ROOT_ITEM))
+
+        def dropping(place: craft.Place) -> bool:
+            return place.key[1] == KeyType.ROOT_ITEM and bool(edit.parsed(place).drop_progress.objectid)
+
+        place = edit.first(ObjectId.ROOT_TREE, dropping)
         nowhere = {f"drop_progress.{name}": 0 for name in ("objectid", "type", "offset")}
         edit.set_fields(place, RootItem, **nowhere)
     assert "extent.missing" in craft.codes(images)

@@ -227,22 +227,26 @@ def test_superblock_copies_are_free_or_not(tmp_path: Path) -> None:
 
 # -- the cache -------------------------------------------------------------------------------------------------
 
-CACHED = "fsck-tests--020-extent-ref-cases--keyed_data_ref"
-
 
 def cached(folder: Path) -> list[Path]:
-    """A filesystem with a cache that is up to date, of one block group."""
-    return craft.copy(corpus.image(CACHED), folder)
+    """A filesystem with a cache that is up to date."""
+    return craft.copy(corpus.devices("space-cache"), folder)
 
 
 def header(edit: craft.Editor) -> craft.Place:
-    return edit.first(ROOTS, lambda place: place.key[:2] == (ObjectId.FREE_SPACE, KeyType.UNTYPED))
+    """The header of the cache that has most entries."""
+    places = [place for place in edit.places(ROOTS) if place.key[:2] == (ObjectId.FREE_SPACE, KeyType.UNTYPED)]
+    return max(places, key=lambda place: int(edit.parsed(place).num_entries))
+
+
+def cache_extent_place(edit: craft.Editor) -> craft.Place:
+    """The file extent of that cache."""
+    return edit.find(ROOTS, (edit.parsed(header(edit)).location.objectid, KeyType.EXTENT_DATA, 0))
 
 
 def cache_file(edit: craft.Editor) -> tuple[int, int]:
     """Where the cache stands and how many pages it has."""
-    place = edit.first(ROOTS, KeyType.EXTENT_DATA)
-    assert place.key[0] == edit.parsed(header(edit)).location.objectid
+    place = cache_extent_place(edit)
     extent = edit.parsed(place)
     return extent.disk_bytenr, edit.parsed(edit.find(ROOTS, (place.key[0], KeyType.INODE_ITEM, 0))).size // SECTOR
 
@@ -276,7 +280,7 @@ def cache_header(**fields: int) -> Change:
 
 
 def cache_extent(**fields: int) -> Change:
-    return lambda edit: edit.set_fields(edit.first(ROOTS, KeyType.EXTENT_DATA), FileExtentItem, **fields)
+    return lambda edit: edit.set_fields(cache_extent_place(edit), FileExtentItem, **fields)
 
 
 CACHE_CHANGES: list[tuple[Change, str]] = [

@@ -140,7 +140,8 @@ def test_what_stands_behind_the_filesystems_end_is_no_copy(tmp_path: Path) -> No
     [image] = craft.small(tmp_path)
     overwrite(image, MIRROR, bytes(4096))
     with craft.Editor([image]) as edit:
-        edit.set_superblock(**{"dev_item.total_bytes": MIRROR + 4096})
+        fields: dict[str, Any] = {"dev_item.total_bytes": MIRROR + 4096}
+        edit.set_superblock(**fields)
     assert of_device(image) == {}
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from cowlib.format import Compression
-from mkfs_cow.data import reader
 from mkfs_cow.data.plan import DataOptions
 from mkfs_cow.data.write import Written, write_data
 from mkfs_cow.source.directory import scan_directory
@@ -186,7 +185,7 @@ def test_a_disk_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch, algori
         return preadv_itself(fd, buffers, offset, flags)
 
     preadv_itself = os.preadv
-    monkeypatch.setattr(reader.os, "preadv", preadv)
+    monkeypatch.setattr("mkfs_cow.data.reader.os.preadv", preadv)
     result, found, lines = written(tree, algorithm)
     assert b"twin" not in found
     assert b"sub/large" not in found
@@ -203,7 +202,7 @@ def test_short_reads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def preadv(fd: int, buffers: Sequence[memoryview], offset: int, flags: int = 0) -> int:
         return preadv_itself(fd, [buffers[0][: max(1, len(buffers[0]) // 2)]], offset, flags)
 
-    monkeypatch.setattr(reader.os, "preadv", preadv)
+    monkeypatch.setattr("mkfs_cow.data.reader.os.preadv", preadv)
     _, found, lines = written(tree, Compression.NONE)
     assert found[b"twin"] == (folder / "twin").read_bytes()
     assert not lines

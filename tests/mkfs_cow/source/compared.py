@@ -119,7 +119,7 @@ def same_tables(left: Tree, right: Tree) -> bool:
 
 
 def _flat(tree: Tree) -> list[bytes]:
-    columns = [tree.mode, tree.uid, tree.gid, tree.nlink, tree.size, tree.rdev, tree.flags]
+    columns: list[np.ndarray] = [tree.mode, tree.uid, tree.gid, tree.nlink, tree.size, tree.rdev, tree.flags]
     for times in (tree.atime, tree.mtime, tree.ctime, tree.otime):
         columns += [times.sec, times.nsec]
     columns += [tree.names.parent, tree.names.inode, tree.xattrs.inode, tree.symlinks.inode]
