@@ -80,7 +80,7 @@ def refuse_overlap(paths: Sequence[str | os.PathLike[str]], machine: Machine | N
                 raise DeviceError(
                     f"shares bytes with {other.path}",
                     device=target.path,
-                    hint="name each device once",
+                    hint="what is written to the one would destroy the other",
                 )
         seen.append(target)
 

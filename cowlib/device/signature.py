@@ -29,6 +29,7 @@ _NAMES = {
     "DM_verity_hash": "dm-verity hashes",
     "LVM1_member": "LVM1 physical volume",
     "LVM2_member": "LVM2 physical volume",
+    "PMBR": "MBR",
     "apfs": "APFS",
     "ceph_bluestore": "Ceph BlueStore",
     "crypto_LUKS": "LUKS encrypted volume",

@@ -66,12 +66,12 @@ class Loops:
         self._attached: list[str] = []
 
     def __call__(self, path: str | Path, *options: str) -> str:
-        self._attached.append(run("losetup", "--find", "--show", *options, path))
+        self._attached.append(oracles.attach(path, *options))
         return self._attached[-1]
 
     def detach(self, device: str) -> None:
         self._attached.remove(device)
-        run("losetup", "--detach", device)
+        oracles.detach(device)
 
     def detach_all(self) -> None:
         while self._attached:
@@ -193,7 +193,8 @@ def test_other_names_of_the_same(tmp_path: Path, loop: Loops) -> None:
     with image.open("rb") as file, mounted(device, tmp_path / "two\nlines") as where:
         run("mount", "--bind", image, others[3])
         try:
-            for path in (image, *others, f"/proc/self/fd/{file.fileno()}"):
+            names: list[str | Path] = [image, *others, f"/proc/self/fd/{file.fileno()}"]
+            for path in names:
                 refused(path, f"mounted at {where}$")
         finally:
             run("umount", others[3])
@@ -345,7 +346,8 @@ def test_partitions(tmp_path: Path, loop: Loops) -> None:
                 for path in (one, disk, image):
                     refused(path, f"in use: {name_of(upper)} stands on it, mounted at {where}$")
                 free(two, gap)
-            with mounted(disk, tmp_path / "where") if ext4(disk) else None as where:
+            ext4(disk)
+            with mounted(disk, tmp_path / "where") as where:
                 for path in (one, two):
                     refused(path, f"in use: its disk {name_of(disk)}, mounted at {where}$")
                 refused(gap, "in use: ")
@@ -445,7 +447,7 @@ def test_devices_that_share_bytes(tmp_path: Path, loop: Loops) -> None:
     upper = loop(lower, "--offset", str(MIB))
     first, second = loop(image, "--sizelimit", str(8 * MIB)), loop(image, "--offset", str(8 * MIB))
     with partition(lower, 1, 8 * MIB, MIB) as inside:
-        for one, two in [
+        pairs: list[tuple[str | Path, str | Path]] = [
             (image, image),
             (image, tmp_path / "hard"),
             (image, lower),
@@ -457,7 +459,8 @@ def test_devices_that_share_bytes(tmp_path: Path, loop: Loops) -> None:
             (image, inside),
             (inside, lower),
             (inside, second),
-        ]:
+        ]
+        for one, two in pairs:
             with pytest.raises(DeviceError, match=f"^{re.escape(str(two))}: shares bytes with {re.escape(str(one))}$"):
                 refuse_overlap([stranger, one, two])
         refuse_overlap([first, second, stranger, tmp_path / "nothing"])

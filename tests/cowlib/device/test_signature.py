@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 from pathlib import Path
 
@@ -149,7 +150,7 @@ def test_a_library_that_cannot_be_used_is_not(monkeypatch: pytest.MonkeyPatch) -
     def load(name: str) -> None:
         raise OSError(f"{name}: no such library")
 
-    monkeypatch.setattr(blkid.ctypes, "CDLL", load)
+    monkeypatch.setattr(ctypes, "CDLL", load)
     blkid._library.cache_clear()
     try:
         assert not blkid.available()
