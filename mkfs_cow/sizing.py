@@ -25,7 +25,7 @@ from mkfs_cow.space_estimate import (
     with_headroom,
     with_slack,
 )
-from mkfs_cow.targets import Target, inspect_target
+from mkfs_cow.targets import Target, inspect_target, inspect_together
 from mkfs_cow.words import size_in_words
 
 #: An image file that is made for its contents is this much larger than they need: room for the kernel to write.
@@ -140,6 +140,7 @@ class Sizing:
     def _inspect(self, wanted: int | None) -> list[Target]:
         """Looks at all devices; ``wanted`` is how large image files should be that are not there."""
         options = self.options
+        inspect_together(options.devices, options.fsid)
         targets = [
             inspect_target(path, options.byte_count, wanted, options.sectorsize, options.force)
             for path in options.devices

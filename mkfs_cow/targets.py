@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from cowlib.device import Device, forget_devices, refuse_mounted, signature
+from cowlib.device import (
+    Device,
+    forget_devices,
+    mounted_btrfs,
+    refuse_overlap,
+    refuse_writing,
+    signature,
+    wipe_signatures,
+)
 from cowlib.errors import CowError, DeviceError
 from cowlib.format import SUPERBLOCK_OFFSETS, SUPERBLOCK_SIZE
 
@@ -27,7 +36,7 @@ class Target:
 
 
 def inspect_target(path: Path, byte_count: int | None, wanted: int | None, sectorsize: int, force: bool) -> Target:
-    """Looks at a device without touching it; raises MountedError, DeviceError, or CowError for one that is in use.
+    """Looks at a device without touching it; raises MountedError, DeviceError, or CowError if it holds something.
 
     ``byte_count`` is the size asked for with ``-b``.  ``wanted`` is how large an image file that is missing or empty
     should be made otherwise (None: it must be there).  One that has a size keeps it.
@@ -37,9 +46,11 @@ def inspect_target(path: Path, byte_count: int | None, wanted: int | None, secto
         raise DeviceError(f"there is no directory {path.parent}", device=str(path))
     if missing and _among_devices(path.parent):
         raise DeviceError("there is no such device", device=str(path))
+    if missing and not os.access(path.parent, os.W_OK):
+        raise DeviceError("cannot be made: no permission for the directory, or it is read-only", device=str(path))
     if missing and (byte_count or wanted):
         return Target(path, _whole(byte_count or wanted or 0, sectorsize), create=True)
-    refuse_mounted(str(path))
+    refuse_writing(path)
     found = signature(str(path))
     if found is not None and not force:
         raise CowError(f"holds {found} already", device=str(path), hint="use -f to overwrite it")
@@ -49,6 +60,16 @@ def inspect_target(path: Path, byte_count: int | None, wanted: int | None, secto
     if asked > size and not empty_file:
         raise DeviceError(f"is {size} bytes long, less than the {asked} asked for", device=str(path))
     return Target(path, _whole(asked, sectorsize), create=asked > size)
+
+
+def inspect_together(paths: list[Path], fsid: uuid.UUID | None) -> None:
+    """Looks at what no device shows alone: raises DeviceError where two share bytes, CowError for a UUID in use."""
+    refuse_overlap(paths)
+    if fsid is not None and mounted_btrfs(fsid):
+        raise CowError(
+            f"a filesystem with the UUID {fsid} is mounted: the kernel would take one for the other",
+            hint="unmount it, or leave out -U for a UUID of its own",
+        )
 
 
 def _among_devices(folder: Path) -> bool:
@@ -141,6 +162,7 @@ def erase(device: Device, discard: bool) -> None:
     for offset in SUPERBLOCK_OFFSETS[1:]:
         if offset + SUPERBLOCK_SIZE <= whole:
             device.write(offset, bytes(SUPERBLOCK_SIZE))
+    wipe_signatures(device)
 
 
 def truncate(path: Path, size: int) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
-import stat
 import struct
 import threading
 from collections.abc import Sequence
@@ -17,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowlib.device.buffers import SECTOR_SIZE, as_bytes, is_aligned, scratch_buffer
-from cowlib.device.busy import refuse_mounted
-from cowlib.errors import DeviceError, MountedError
-
-log = logging.getLogger("cowlib")
+from cowlib.device.in_use import Hold, hold
+from cowlib.device.opening import cannot_open, kind_of, lock_file, open_patiently, refuse_read_only
+from cowlib.device.stack import Machine, find_target
+from cowlib.errors import DeviceError
 
 _BLKDISCARD = 0x1277  # linux/fs.h: _IO(0x12, 119), takes u64 start and length
+_FICLONERANGE = 0x4020940D  # linux/fs.h: _IOW(0x94, 13, struct file_clone_range)
 _DISCARD_STEP = 1 << 30
 _BOUNCE_BYTES = 1 << 20
-_said_buffered: set[int] = set()
 
 
 class Device:
@@ -35,38 +33,55 @@ class Device:
     past the page cache. Reading and writing are safe from several threads at once.
     """
 
-    def __init__(self, path: str, fd: int, size: int, *, writable: bool, is_block: bool, direct: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        fd: int,
+        size: int,
+        *,
+        writable: bool,
+        is_block: bool,
+        direct: bool,
+        others: Hold | None = None,
+    ) -> None:
         self.path = path
         self.size = size
         self.writable = writable
         self.is_block = is_block
         self.direct = direct
         self._fd = fd
+        self._others = others
         self._edge_lock = threading.Lock()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> Device:
         """Open ``path``; a writer gets it for itself.
 
-        A writer is refused (`MountedError`) while the kernel uses the device in any way, or another writer or
-        reader of ours has the image file open. Anything that cannot be opened is a `DeviceError`.
+        A writer is refused (`MountedError`) while anything uses the device, or what shares bytes with it, in any
+        way (see `refuse_mounted`), or another writer or reader of ours has the image file open. Until it is
+        closed, devices that share its bytes can neither be mounted nor opened by another writer. Anything that
+        cannot be opened is a `DeviceError`, what is read-only too.
         """
         name = os.fspath(path)
-        is_block = _kind(name) == "block device"
-        if write:
-            refuse_mounted(name)
+        is_block = kind_of(name) == "block device"
         flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC
         if is_block and write:
             flags |= os.O_EXCL
-        fd, direct = _open_direct(name, flags)
+        fd, direct = open_patiently(name, flags)
+        others = None
         try:
             if not is_block:
-                _lock_file(name, fd, write)
+                lock_file(name, fd, write)
+            if write:
+                refuse_read_only(name, fd)
+                others = _hold_others(name, fd)
             size = os.lseek(fd, 0, os.SEEK_END)
         except BaseException:
+            if others is not None:
+                others.release()
             os.close(fd)
             raise
-        return cls(name, fd, size, writable=write, is_block=is_block, direct=direct)
+        return cls(name, fd, size, writable=write, is_block=is_block, direct=direct, others=others)
 
     def __enter__(self) -> Device:
         return self
@@ -164,11 +179,25 @@ class Device:
             raise self._failed("discard", offset, length, error) from error
         return True
 
+    def clone(self, offset: int, source: int | Device, position: int, length: int) -> None:
+        """Make ``length`` bytes at ``offset`` the same blocks that ``source`` has at ``position``, without copying.
+
+        ``source`` is an open file or another of ours. Raises `OSError` where that cannot be: both have to be files on
+        one filesystem that can share blocks, the numbers multiples of its block size, and the range within the source.
+        """
+        self._check_write(offset, length)
+        fd = source._fd if isinstance(source, Device) else source
+        fcntl.ioctl(self._fd, _FICLONERANGE, struct.pack("=qQQQ", fd, position, length, offset))
+
     def close(self) -> None:
-        """Close it. Does not flush."""
+        """Close it, and let go of what shares its bytes. Does not flush."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        if self._others is not None:
+            self._others.forget_caches()
+            self._others.release()
+            self._others = None
 
     def _read_sectors(self, offset: int, out: NDArray[np.uint8], need: int) -> None:
         """Fill at least ``need`` bytes of the aligned ``out``; the rest may lie past the end of the file."""
@@ -228,63 +257,38 @@ class Device:
         return DeviceError(f"cannot {verb} {length} bytes at {offset}: {error.strerror}", device=self.path)
 
 
-def _kind(path: str) -> str:
-    """'block device' or 'file'; anything else is refused by name."""
+def refuse_writing(path: str | os.PathLike[str]) -> None:
+    """Raise what opening ``path`` for writing would (`MountedError`, `DeviceError`), without a trace on a device.
+
+    For who wants to know before a long preparation: others may come between.
+    """
+    name = os.fspath(path)
+    if kind_of(name) == "file":
+        Device.open(name, write=True).close()
+        return
     try:
-        mode = os.stat(path).st_mode
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise _cannot_open(path, error) from error
-    if stat.S_ISBLK(mode):
-        return "block device"
-    if stat.S_ISREG(mode):
-        return "file"
-    what, hint = "a special file", None
-    if stat.S_ISDIR(mode):
-        what, hint = "a directory", "if a filesystem is mounted there, unmount it and name its device"
-    elif stat.S_ISCHR(mode):
-        what = "a character device"
-    raise DeviceError(f"is {what}, not a block device or an image file", device=path, hint=hint)
-
-
-def _open_direct(path: str, flags: int) -> tuple[int, bool]:
-    """(fd, whether it is direct)."""
+        raise cannot_open(name, error) from error
     try:
-        try:
-            return os.open(path, flags | os.O_DIRECT), True
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            fd = os.open(path, flags)
-    except OSError as error:
-        raise _cannot_open(path, error) from error
-    filesystem = os.fstat(fd).st_dev
-    if filesystem not in _said_buffered:
-        _said_buffered.add(filesystem)
-        log.warning("%s: its filesystem does not support O_DIRECT; using buffered reads and writes", path)
-    return fd, False
+        refuse_read_only(name, fd)
+        target = find_target(name, Machine(), fd)
+    finally:
+        os.close(fd)
+    if not os.access(name, os.W_OK):
+        raise cannot_open(name, OSError(errno.EACCES, os.strerror(errno.EACCES)))
+    if target is not None:
+        hold(target, itself=True, strict=True).release()
 
 
-def _lock_file(path: str, fd: int, write: bool) -> None:
-    """Keep two of our writers, or a writer and a reader, off the same image file."""
-    try:
-        fcntl.flock(fd, (fcntl.LOCK_EX if write else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        if write:
-            raise MountedError("is in use by another process", device=path, hint="wait for it to finish") from error
-        log.warning("%s: another process is writing to it; what is read may be inconsistent", path)
-    except OSError:
-        pass  # some network filesystems have no locks: then there is nothing to hold
-
-
-def _cannot_open(path: str, error: OSError) -> DeviceError:
-    if error.errno == errno.EBUSY:
-        return MountedError("is in use (mounted, or held by another program)", device=path, hint="unmount it first")
-    hint = None
-    if error.errno in (errno.EACCES, errno.EPERM):
-        hint = "run as root, or give yourself permission to open it"
-    elif error.errno == errno.EROFS:
-        hint = "the device or the filesystem it stands on is read-only"
-    return DeviceError(f"cannot open: {error.strerror}", device=path, hint=hint)
+def _hold_others(path: str, fd: int) -> Hold | None:
+    """Everything else that shares bytes with what is open as ``fd``, from now on ours; raises `MountedError`."""
+    target = find_target(path, Machine(), fd)
+    if target is None:
+        return None
+    others = hold(target, itself=False, strict=True)
+    others.forget_caches()
+    return others
 
 
 def _punch_hole(fd: int, offset: int, length: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,16 +11,18 @@ import numpy as np
 from cowlib.format import NAME_LEN
 from mkfs_cow.source.builder import TreeBuilder
 from mkfs_cow.source.contents import shown
-from mkfs_cow.source.exclude import excluder
+from mkfs_cow.source.exclude import Excluder
 from mkfs_cow.source.tables import S_IFDIR, S_IFLNK, S_IFREG, Blobs, Names, Segments, Tree
 from mkfs_cow.source.tar_header import members
 from mkfs_cow.source.tar_stream import ArchiveStream
 
 if TYPE_CHECKING:
+    from mkfs_cow.source.contents import Contents
     from mkfs_cow.source.tar_member import Member
 
 _TYPES = {"1": 0, "2": S_IFLNK, "3": 0o020000, "4": 0o060000, "5": S_IFDIR, "6": 0o010000, "D": S_IFDIR}
 _IMPLIED_MODE = S_IFDIR | 0o755
+_LINK_MODE = 0o777  # whatever a header says: the kernel knows no other
 _TARGET_LIMIT = 4096
 _PATH_LIMIT = 1 << 16
 _MAX_LINKS = 40  # followed on the way to one place, as the kernel has it
@@ -29,7 +31,7 @@ _MAX_LINKS = 40  # followed on the way to one place, as the kernel has it
 def scan_tar(
     path: str,
     *,
-    exclude: Sequence[str] = (),
+    exclude: Excluder | None = None,
     clamp: int | None = None,
     warn: Callable[[str], None],
     progress: Callable[[int], None] | None = None,
@@ -43,19 +45,19 @@ def scan_tar(
     CowError for what is no archive, or a broken one.
     """
     with ArchiveStream(path) as stream:
-        hierarchy = _Hierarchy(warn)
+        hierarchy = Hierarchy(warn)
         for count, member in enumerate(members(stream, warn)):
             hierarchy.add(member)
             if progress is not None and count % 1000 == 0:
                 progress(count)
-        return hierarchy.tree(stream, exclude, clamp)
+        return hierarchy.tree(stream.contents(), exclude, clamp)
 
 
-class _CannotTake(Exception):
+class CannotTake(Exception):
     """Why a member is left out."""
 
 
-class _Hierarchy:
+class Hierarchy:
     """Members put where their names say. Inodes are numbered as they come, and into order at the end."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
@@ -67,16 +69,21 @@ class _Hierarchy:
         self._segments: list[tuple[int, int, int, int]] = []
         self._found: dict[bytes, int] = {}  # directories by path as it was given
 
+    @property
+    def count(self) -> int:
+        """The number of inodes so far."""
+        return len(self._builder)
+
     def add(self, member: Member) -> None:
         """Takes in one member, or warns why not."""
         for lack in member.lacks:
             self._warn(f"{shown(member.name)}: {lack}, left out")
         try:
             self._add(member)
-        except _CannotTake as reason:
+        except CannotTake as reason:
             self._warn(f"{shown(member.name)}: {reason}, left out")
 
-    def tree(self, stream: ArchiveStream, exclude: Sequence[str], clamp: int | None) -> Tree:
+    def tree(self, contents: Contents, exclude: Excluder | None, clamp: int | None) -> Tree:
         """All of it in the order of `Tree`, without what is excluded."""
         if self._root < 0:
             self._root = self._implied(0)
@@ -88,33 +95,37 @@ class _Hierarchy:
         names = Names(index[parents], index[children], Blobs.of([name for _, _, name in entries]))
         table = np.array(self._segments, dtype=np.int64).reshape(-1, 4)
         segments = Segments(*(table[:, i].copy() for i in range(4)))
-        return self._builder.tree(segments, stream.contents(), clamp).renumbered(original, names)
+        return self._builder.tree(segments, contents, clamp).renumbered(original, names)
 
     def _add(self, member: Member) -> None:
         if self._root < 0:
             self._root = self._implied(member.mtime)
-        parts = _parts(member.name)
+        parts = parts_of(member.name)
         kind = _TYPES.get(member.kind, S_IFREG)
         if not parts:
             if kind != S_IFDIR:
-                raise _CannotTake("it has no name")
+                raise CannotTake("it has no name")
             self._root = self._moved(self._root, self._inode(member, kind))
             return
         name = parts.pop()
-        entries = self._entries[self._reach(parts, member.mtime)]
-        old = entries.get(name)
+        directory = self._reach(parts, member.mtime)
+        old = self._entries[directory].get(name)
         if member.kind == "1":
             inode = self._target(member)
             if inode != old:
                 self._make_room(old)
-                entries[name] = inode
+            self._enter(directory, name, inode)
         elif kind == S_IFDIR:
-            entries[name] = self._moved(old, self._inode(member, kind))
+            self._enter(directory, name, self._moved(old, self._inode(member, kind)))
         else:
             if kind == S_IFLNK and not 0 < len(member.link) < _TARGET_LIMIT:
-                raise _CannotTake("a symbolic link to nothing, or one too long")
+                raise CannotTake("a symbolic link to nothing, or one too long")
             self._make_room(old)
-            entries[name] = self._inode(member, kind)
+            self._enter(directory, name, self._inode(member, kind))
+
+    def _enter(self, directory: int, name: bytes, inode: int) -> None:
+        """Gives an inode a name in a directory."""
+        self._entries[directory][name] = inode
 
     def _inode(self, member: Member, kind: int) -> int:
         """A new inode for what the member is."""
@@ -122,7 +133,7 @@ class _Hierarchy:
         atime, ctime, otime = (mtime if time is None else time for time in (member.atime, member.ctime, member.otime))
         size = member.size if kind == S_IFREG else len(member.link) if kind == S_IFLNK else 0
         inode = self._builder.inode(
-            kind | member.mode,
+            kind | (_LINK_MODE if kind == S_IFLNK else member.mode),
             member.uid,
             member.gid,
             size,
@@ -155,14 +166,14 @@ class _Hierarchy:
         if old is None:
             return
         if self._entries.get(old):
-            raise _CannotTake("a directory of its name has something in it")
+            raise CannotTake("a directory of its name has something in it")
         self._entries.pop(old, None)
         self._found.clear()
 
     def _target(self, member: Member) -> int:
         """The inode that a hard link means."""
-        missing = _CannotTake(f"a hard link to {shown(member.link)}, which is no file before it")
-        parts = _parts(member.link)
+        missing = CannotTake(f"a hard link to {shown(member.link)}, which is no file before it")
+        parts = parts_of(member.link)
         if not parts:
             raise missing
         name = parts.pop()
@@ -194,8 +205,9 @@ class _Hierarchy:
             inode = self._entries[way[-1]].get(part)
             if inode is None:
                 if time is None:
-                    raise _CannotTake(f"there is no directory {shown(path)}")
-                inode = self._entries[way[-1]][part] = self._implied(time)
+                    raise CannotTake(f"there is no directory {shown(path)}")
+                inode = self._implied(time)
+                self._enter(way[-1], part, inode)
             if inode in self._entries:
                 way.append(inode)
             elif inode in self._links and links < _MAX_LINKS:
@@ -205,13 +217,12 @@ class _Hierarchy:
                     del way[1:]
                 ahead.extend(reversed(target.split(b"/")))
             else:
-                raise _CannotTake(f"{shown(path)} leads to no directory")
+                raise CannotTake(f"{shown(path)} leads to no directory")
         self._found[path] = way[-1]
         return way[-1]
 
-    def _in_order(self, exclude: Sequence[str]) -> tuple[list[int], list[tuple[int, int, bytes]]]:
+    def _in_order(self, exclude: Excluder | None) -> tuple[list[int], list[tuple[int, int, bytes]]]:
         """The inodes in the order of `Tree`, and the entries in theirs: parent, inode, name."""
-        excluded = excluder(exclude)
         order: list[int] = []
         numbered: set[int] = set()
         entries: list[tuple[int, int, bytes]] = []
@@ -222,8 +233,8 @@ class _Hierarchy:
             below = []
             for name, inode in sorted(self._entries[directory].items()):
                 is_directory = inode in self._entries
-                here = path + os.fsdecode(name) if excluded is not None else ""
-                if excluded is not None and excluded(here, is_directory):
+                here = path + os.fsdecode(name) if exclude is not None else ""
+                if exclude is not None and exclude(here, is_directory):
                     continue
                 entries.append((directory, inode, name))
                 if is_directory:
@@ -235,11 +246,11 @@ class _Hierarchy:
         return order, entries
 
 
-def _parts(path: bytes) -> list[bytes]:
-    """The names in a path from the root. Raises _CannotTake for those that must not be."""
+def parts_of(path: bytes) -> list[bytes]:
+    """The names in a path from the root. Raises CannotTake for those that must not be."""
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise _CannotTake("its name leads out of where it is")
+        raise CannotTake("its name leads out of where it is")
     if len(path) > _PATH_LIMIT or max(map(len, parts), default=0) > NAME_LEN:
-        raise _CannotTake("its name is too long")
+        raise CannotTake("its name is too long")
     return parts

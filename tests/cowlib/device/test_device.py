@@ -16,8 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cowlib.device import SECTOR_SIZE, Device, aligned_buffer, buffers, scratch_buffer
-from cowlib.device import device as device_module
+from cowlib.device import SECTOR_SIZE, Device, aligned_buffer, buffers, opening, scratch_buffer
 from cowlib.errors import DeviceError, MountedError
 
 SIZE = 10 * SECTOR_SIZE + 1234
@@ -83,7 +82,7 @@ def test_a_short_vector_write_is_finished(image: Path, monkeypatch: pytest.Monke
     def short(fd: int, buffers: list[memoryview], offset: int) -> int:
         return written(fd, [memoryview(b"".join(buffers))[: 4 * SECTOR_SIZE + 512]], offset)
 
-    monkeypatch.setattr(device_module, "_open_direct", lambda path, flags: (os.open(path, flags), False))
+    monkeypatch.setattr(opening, "open_direct", lambda path, flags: (os.open(path, flags), False))
     monkeypatch.setattr(os, "pwritev", short)
     with Device.open(image, write=True) as device:
         device.write_vector(SECTOR_SIZE, [memoryview(view) for view in views])
@@ -161,7 +160,7 @@ def test_buffered_where_direct_is_refused(
         return plain(path, flags)
 
     monkeypatch.setattr(os, "open", no_direct)
-    monkeypatch.setattr(device_module, "_said_buffered", set())
+    monkeypatch.setattr(opening, "_said_buffered", set())
     with caplog.at_level(logging.WARNING, "cowlib"):
         for _ in range(2):
             with Device.open(image, write=True) as device:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cowlib.device import Device, refuse_mounted
-from cowlib.device.busy import _unescape
+from cowlib.device.users import unescape
 from cowlib.errors import MountedError
 from tests import oracles
 
@@ -38,7 +38,7 @@ def test_nothing_uses_a_plain_file(tmp_path: Path) -> None:
 
 
 def test_names_as_the_kernel_escapes_them() -> None:
-    assert _unescape(r"/mnt/with\040blank\134and\011tab") == "/mnt/with blank\\and\ttab"
+    assert unescape(rb"/mnt/with\040blank\134and\011tab") == "/mnt/with blank\\and\ttab"
 
 
 @pytest.mark.oracle
