@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,14 +17,15 @@ from cowcli.errors import tell_error
 from cowcli.stdout import OutputError
 from cowlib import __version__
 from cowlib.errors import CowError
+from mkfs_cow.compression import parse_compressions
 from mkfs_cow.features import describe_features, parse_features
 from mkfs_cow.help import HELP
 from mkfs_cow.options import (
     Options,
-    parse_compression,
     parse_csum_type,
     parse_epoch,
     parse_inode_flags,
+    parse_owner,
     parse_size,
     parse_slack,
     parse_subvolume,
@@ -86,22 +88,87 @@ def mkfs(
         str | None,
         typer.Option("--from-tar", metavar="FILE", help="take in this tar; - reads standard input"),
     ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layers",
+            metavar="FILE",
+            help="take in this layer of an OCI image, a tar with whiteouts; lowest layer first, - as above",
+        ),
+    ] = None,
     subvol: Annotated[
         list[str] | None,
         typer.Option(
             "-u",
             "--subvol",
             metavar="TYPE:DIR",
-            help="make DIR (below --rootdir) a subvolume: rw, ro, default, default-ro",
+            help="make DIR of what is taken in a subvolume: rw, ro, default, default-ro; "
+            "in an empty filesystem it is made",
+        ),
+    ] = None,
+    root_owner: Annotated[
+        str | None,
+        typer.Option(
+            "--root-owner",
+            metavar="UID:GID",
+            help="owner of the top directory; in an empty filesystem of all directories",
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option("--exclude", metavar="GLOB", help="leave out what matches; with / the whole path"),
     ] = None,
+    all_root: Annotated[bool, typer.Option("--all-root", help="everything belongs to root")] = False,
+    owner_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--owner-map",
+            metavar="FILE",
+            help="change owners as its lines say: uid|gid|both OLD NEW [COUNT]",
+            readable=False,
+        ),
+    ] = None,
+    pseudo: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--pseudo",
+            metavar="FILE",
+            help="add and change files as its lines say, in mksquashfs's words: PATH TYPE MODE UID GID ...",
+            readable=False,
+        ),
+    ] = None,
+    one_file_system: Annotated[
+        bool,
+        typer.Option("-x", "--one-file-system", help="leave out what is in other filesystems mounted below --rootdir"),
+    ] = False,
+    reflink: Annotated[
+        bool, typer.Option("--reflink", help="share blocks with the files of --rootdir where one filesystem has both")
+    ] = False,
     compress: Annotated[
-        str, typer.Option("--compress", metavar="ALGO[:LEVEL]", help="zstd (1-15), zlib (1-9), lzo or no")
+        str,
+        typer.Option(
+            "--compress",
+            metavar="ALGO[:LEVEL][,PATH=...]",
+            help="zstd (1-15), zlib (1-9), lzo or no; after commas others for some paths or globs from the root and "
+            "what is below them, such as zstd:9,boot=no: the nearest one counts",
+        ),
     ] = "no",
+    compress_property: Annotated[
+        bool,
+        typer.Option(
+            "--compress-property",
+            help="set the compression property too: what is written later is compressed (or, with no, never is)",
+        ),
+    ] = False,
+    sort: Annotated[
+        Path | None,
+        typer.Option(
+            "--sort",
+            metavar="FILE",
+            help="order of the data on disk, highest first, as its lines say: PATH PRIORITY (-32768 to 32767, else 0)",
+            readable=False,
+        ),
+    ] = None,
     inode_flags: Annotated[
         list[str] | None,
         typer.Option("--inode-flags", metavar="FLAGS:PATH", help="nodatacow, nodatasum for PATH and what is below"),
@@ -120,6 +187,9 @@ def mkfs(
     nodiscard: Annotated[bool, typer.Option("-K", "--nodiscard", help="do not discard the device first")] = False,
     force: Annotated[bool, typer.Option("-f", "--force", help="overwrite an existing filesystem")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="only errors and warnings")] = False,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, show_default=False, metavar="", help="list what goes in")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="tell what was made as JSON")] = False,
     version: Annotated[
         bool, typer.Option("-V", "--version", callback=_version, is_eager=True, help="print the version")
@@ -151,17 +221,26 @@ def mkfs(
             features=parse_features([*lists, "mixed-bg"] if mixed else lists),
             rootdir=rootdir,
             from_tar=from_tar,
+            layers=layers or [],
+            one_file_system=one_file_system,
+            root_owner=None if root_owner is None else parse_owner(root_owner),
+            reflink=reflink,
             subvolumes=[parse_subvolume(text) for text in subvol or []],
             inode_flags=[parse_inode_flags(text) for text in inode_flags or []],
             exclude=exclude or [],
-            compression=parse_compression(compress),
+            all_root=all_root,
+            owner_map=owner_map,
+            pseudo=pseudo or [],
+            compression=parse_compressions(compress),
+            compress_property=compress_property,
+            sort=sort,
             shrink=shrink,
             slack=None if slack is None else parse_slack(slack),
             discard=not nodiscard,
             force=force,
             source_date_epoch=parse_epoch(os.environ.get("SOURCE_DATE_EPOCH")),
         )
-        _run(options, quiet=quiet, as_json=as_json)
+        _run(options, quiet=quiet, verbose=bool(verbose), as_json=as_json)
     except CowError as error:
         tell_error("mkfs.cow", error)
         raise typer.Exit(error.exit_code) from None
@@ -171,13 +250,15 @@ def mkfs(
         raise
 
 
-def _run(options: Options, *, quiet: bool, as_json: bool) -> None:
+def _run(options: Options, *, quiet: bool, verbose: bool, as_json: bool) -> None:
     from cowcli.progress import ProgressBar
     from mkfs_cow.make import make_filesystem
 
     logging.basicConfig(format="mkfs.cow: %(message)s", level=logging.WARNING)
-    with ProgressBar("mkfs.cow", enabled=not quiet) as bar:
-        summary = make_filesystem(options, progress=bar.update, warn=bar.warn)
+    # A list and JSON don't mix: then it goes to standard error.
+    listed = partial(_tell, otherwise="nothing was changed: ", err=as_json) if verbose else None
+    with ProgressBar("mkfs.cow", enabled=not quiet and not verbose) as bar:
+        summary = make_filesystem(options, progress=bar.update, warn=bar.warn, listed=listed)
     try:
         _tell_summary(summary, quiet=quiet, as_json=as_json)
     except signals.Stopped as stopped:
@@ -203,9 +284,11 @@ def _tell_summary(summary: Summary, *, quiet: bool, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _tell(text: str) -> None:
-    """Prints the summary; raises CowError where that cannot be."""
+def _tell(text: str, otherwise: str = "the filesystem is made, but ", *, err: bool = False) -> None:
+    """Prints to standard output, with ``err`` to standard error; raises CowError, which begins with ``otherwise``,
+    where that cannot be.
+    """
     try:
-        typer.echo(text)
+        typer.echo(text, err=err)
     except OutputError as error:
-        raise CowError(f"the filesystem is made, but standard output fails: {error.reason}") from error
+        raise CowError(f"{otherwise}standard output fails: {error.reason}") from error

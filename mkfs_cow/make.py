@@ -18,12 +18,14 @@ from cowlib.volume import ChunkMap, Volume
 from mkfs_cow.advice import advice
 from mkfs_cow.chunks import ChunkAllocator, describe_kind
 from mkfs_cow.data.plan import DataOptions
+from mkfs_cow.data.reflink import Cloner, block_size, obstacle
 from mkfs_cow.data.write import Written, measure_data, write_data
 from mkfs_cow.fit import reserve, reserve_nodes
 from mkfs_cow.identity import Identity
 from mkfs_cow.options import Options, ResolvedOptions, csum_name
 from mkfs_cow.read_source import read_source
 from mkfs_cow.sizing import Room, Sizing
+from mkfs_cow.source.listing import listing
 from mkfs_cow.source.tables import Tree
 from mkfs_cow.space import SpaceAllocator
 from mkfs_cow.space_estimate import SpaceEstimate, spare_nodes
@@ -33,6 +35,8 @@ from mkfs_cow.targets import Unfinished, truncate
 from mkfs_cow.tree_contents import TreeContents
 from mkfs_cow.tree_layout import TreeLayout, TreeStyle
 from mkfs_cow.trees.system import chunk_payload
+from mkfs_cow.usage import usage
+from mkfs_cow.words import size_in_words
 
 #: (what is being done, how much of it is done, how much there is in all; 0: not known)
 Progress = Callable[[str, int, int], None]
@@ -44,12 +48,19 @@ _PAGE_SIZE = 4096
 class _Maker:
     """One run: the options, what was found out about them, and the steps in order."""
 
-    def __init__(self, options: ResolvedOptions, progress: Progress, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        options: ResolvedOptions,
+        progress: Progress,
+        warn: Callable[[str], None],
+        listed: Callable[[str], None] | None,
+    ) -> None:
         self.options = options
         self.progress = progress
         self.warnings: list[str] = []
         self.advice: list[str] = []
         self._warn_user = warn
+        self._listed = listed
         now = int(time.time()) if options.source_date_epoch is None else options.source_date_epoch
         self.identity = Identity(options.fsid or uuid.uuid4(), now)
         self.nodesize = options.nodesize
@@ -59,15 +70,22 @@ class _Maker:
         self.warnings.append(text)
         self._warn_user(text)
 
+    def advise(self, text: str) -> None:
+        """Tells the user of something that may not be what was meant, although nothing is missing."""
+        self.advice.append(text)
+        self._warn_user(text)
+
     def run(self) -> Summary:
         """Makes the filesystem; raises CowError with the devices untouched where that can be known beforehand."""
         options = self.options
         data_options = self._data_options()
         sizing = Sizing(options, self.identity, data_options)
-        self.advice = advice(options, sizing.profiles)
-        for text in self.advice:
-            self._warn_user(text)
-        trees = read_source(options, self.identity.now, self.progress, self.warn)
+        for text in advice(options, sizing.profiles):
+            self.advise(text)
+        trees = read_source(options, self.identity.now, self.progress, self.warn, self.advise)
+        if self._listed is not None:
+            for lines in listing(trees, [b"", *(spec.path for spec in options.subvolumes)]):
+                self._listed(lines)
         room = sizing.settle(
             trees, lambda total: measure_data(trees, data_options, progress=self._step("measuring", total))
         )
@@ -75,12 +93,16 @@ class _Maker:
 
     def _data_options(self) -> DataOptions:
         options = self.options
-        compression = options.compression
+        default, *rules = [
+            (Compression.NONE, 0) if choice is None else (choice.algorithm, choice.level)
+            for choice in options.compression.all()
+        ]
         return DataOptions(
             sectorsize=options.sectorsize,
             csum_type=options.csum_type,
-            compression=compression.algorithm if compression else Compression.NONE,
-            level=compression.level if compression else 0,
+            compression=default[0],
+            level=default[1],
+            rules=tuple(rules),
             no_holes="no-holes" in options.features,
             max_inline=min(2048, self.nodesize // 2),
         )
@@ -101,9 +123,17 @@ class _Maker:
             stack.callback(volume.close)
             space.on_change = lambda: setattr(volume, "chunks", self._chunk_map(chunks))
             sink = _Sink(space, volume)
+            cloner = self._cloner(sink, opened, room, data_options)
             written = write_data(
-                trees, sink, data_options, progress=self._step("writing data", room.to_read), warn=self.warn
+                trees,
+                sink,
+                data_options,
+                cloner=cloner,
+                progress=self._step("writing data", room.to_read),
+                warn=self.warn,
             )
+            if cloner is not None and cloner.reason is not None:
+                self.advise(f"--reflink: {size_in_words(cloner.refused)} cannot be shared, copied: {cloner.reason}")
             stored = written.extents.disk_bytenr != 0
             space.settle_data(written.extents.disk_bytenr[stored], written.extents.disk_num_bytes[stored])
             space.give_back_data(estimate.slack)
@@ -127,7 +157,19 @@ class _Maker:
                         truncate(target.path, device_space.total_bytes)
                 unfinished.complete = True
         unregistered = register_devices(self.options.devices)
-        return replace(self._summary(facts, space, written), unregistered=unregistered)
+        shared = None if cloner is None else cloner.shared
+        return replace(self._summary(facts, layout, written, shared), unregistered=unregistered)
+
+    def _cloner(self, sink: _Sink, devices: list[Device], room: Room, data_options: DataOptions) -> Cloner | None:
+        """What shares blocks with the source, if that is asked for and can be at all; says so if it cannot."""
+        if not self.options.reflink:
+            return None
+        parity = any(profile.parity for kind, profile in room.profiles.items() if kind & BlockGroupFlag.DATA)
+        why = obstacle(devices, parity=parity, compresses=data_options.compresses)
+        if why is None:
+            return Cloner(sink, block_size(devices))
+        self.advise(f"--reflink: nothing can be shared, all data is copied: {why}")
+        return None
 
     def _spare(self, space: SpaceAllocator, estimate: SpaceEstimate) -> Callable[[int], int]:
         """How many bytes are to stay free where nodes go, if there are so many nodes."""
@@ -180,6 +222,8 @@ class _Maker:
         if any(spec.default for spec in self.options.subvolumes):
             bits |= IncompatFeature.DEFAULT_SUBVOL
         used = set(np.unique(written.extents.compression).tolist())
+        if self.options.compress_property:
+            used |= {choice.algorithm for choice in self.options.compression.all() if choice is not None}
         if Compression.LZO in used:
             bits |= IncompatFeature.COMPRESS_LZO
         if Compression.ZSTD in used:
@@ -193,7 +237,8 @@ class _Maker:
             bits |= IncompatFeature.RAID1C34
         return bits
 
-    def _summary(self, facts: SuperblockFacts, space: SpaceAllocator, written: Written) -> Summary:
+    def _summary(self, facts: SuperblockFacts, layout: TreeLayout, written: Written, shared: int | None) -> Summary:
+        space = layout.space
         groups = []
         for kind, members in space.groups.items():
             length = sum(group.chunk.length for group in members)
@@ -214,9 +259,15 @@ class _Maker:
             groups=groups,
             total_bytes=sum(device.total_bytes for device in space.chunks.devices),
             bytes_used=facts.bytes_used,
-            inodes=sum(int(np.count_nonzero(tree.nlink)) for tree in written.trees) if self.options.filled else 0,
+            inodes=sum(int(np.count_nonzero(tree.nlink)) for tree in written.trees)
+            if self.options.filled or self.options.subvolumes
+            else 0,
             subvolumes=len(self.options.subvolumes),
+            shared=shared,
             warnings=self.warnings,
+            usage=usage(
+                written, layout, [b"", *(spec.path for spec in self.options.subvolumes)], self.options.sectorsize
+            ),
             advice=self.advice,
         )
 
@@ -236,12 +287,27 @@ class _Sink:
         """Writes whole sectors; safe from several threads."""
         self._volume.write(logical, data)
 
+    def clone(self, logical: int, length: int, fd: int, position: int) -> None:
+        """Shares whole blocks with an open file; raises OSError."""
+        self._volume.clone(logical, length, fd, position)
 
-def make_filesystem(options: Options, *, progress: Progress, warn: Callable[[str], None]) -> Summary:
+    def read(self, logical: int, length: int) -> npt.NDArray[np.uint8]:
+        """What stands there now."""
+        return self._volume.read(logical, length)
+
+
+def make_filesystem(
+    options: Options,
+    *,
+    progress: Progress,
+    warn: Callable[[str], None],
+    listed: Callable[[str], None] | None = None,
+) -> Summary:
     """Makes a filesystem as ``options`` say.
 
     ``progress`` is told how far each step is; ``warn`` gets a line for each thing that could not be taken in whole, and
-    for each choice that is not recommended.
+    for each choice that may not be what was meant; ``listed`` gets what goes in, many lines at a time, before anything
+    is written.
     Raises CowError: with the devices untouched for everything that can be known before writing.
     """
-    return _Maker(options.resolve(), progress, warn).run()
+    return _Maker(options.resolve(), progress, warn, listed).run()

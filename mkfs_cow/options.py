@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from cowlib.errors import UsageError
-from cowlib.format import LABEL_SIZE, Compression, CsumType
+from cowlib.format import LABEL_SIZE, CsumType
+from mkfs_cow.compression import CompressionChoices
 from mkfs_cow.features import DEFAULTS, FeatureSet
 
 CSUM_TYPES = {
@@ -32,30 +33,19 @@ def csum_name(csum_type: CsumType) -> str:
 #: No file is longer, in bytes, and no time later, in seconds.
 _LARGEST = 2**63 - 1
 
+#: As a user or group this means: none.
+_NO_ID = 2**32 - 1
+
 #: Bytes of a tree block, unless sectors are longer.
 _NODESIZE = 16384
 
 _UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 
-#: Algorithm, its default level and its highest one. LZO has no levels.
-_COMPRESSIONS = {
-    "zlib": (Compression.ZLIB, 3, 9),
-    "lzo": (Compression.LZO, 1, 1),
-    "zstd": (Compression.ZSTD, 3, 15),
-}
-
-
-@dataclass(frozen=True)
-class CompressionChoice:
-    """How file data is compressed: ``algorithm`` and ``level``."""
-
-    algorithm: Compression
-    level: int
-
 
 @dataclass(frozen=True)
 class SubvolumeSpec:
-    """A directory below the root directory that becomes a subvolume: ``path`` relative to it, as bytes."""
+    """A directory that becomes a subvolume: ``path`` relative to the root directory, as bytes; empty for the top one,
+    which is one in any case."""
 
     path: bytes
     readonly: bool
@@ -101,10 +91,19 @@ class Options:
     features: FeatureSet = DEFAULTS
     rootdir: Path | None = None
     from_tar: str | None = None
+    layers: list[str] = field(default_factory=list)
+    one_file_system: bool = False
+    root_owner: tuple[int, int] | None = None
+    reflink: bool = False
     subvolumes: list[SubvolumeSpec] = field(default_factory=list)
     inode_flags: list[InodeFlagsSpec] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
-    compression: CompressionChoice | None = None
+    all_root: bool = False
+    owner_map: Path | None = None
+    pseudo: list[Path] = field(default_factory=list)
+    compression: CompressionChoices = field(default_factory=CompressionChoices)
+    compress_property: bool = False
+    sort: Path | None = None
     shrink: bool = False
     slack: Slack | None = None
     discard: bool = True
@@ -114,7 +113,7 @@ class Options:
     @property
     def filled(self) -> bool:
         """Whether anything goes in at all."""
-        return self.rootdir is not None or self.from_tar is not None
+        return self.rootdir is not None or self.from_tar is not None or bool(self.layers or self.pseudo)
 
     def resolve(self) -> ResolvedOptions:
         """Settles what one option decides for another; raises UsageError for what cannot be meant."""
@@ -136,25 +135,39 @@ class Options:
             raise UsageError("the same device is given twice")
         self._validate_source()
         asked = {field.name: getattr(self, field.name) for field in fields(self)}
-        features = self.features.with_("mixed-bg") if mixed else self.features
-        return ResolvedOptions(**asked | {"mixed": mixed, "features": features, "nodesize": nodesize})
+        settled = {
+            "mixed": mixed,
+            "features": self.features.with_("mixed-bg") if mixed else self.features,
+            "nodesize": nodesize,
+            "subvolumes": [spec for spec in self.subvolumes if spec.path],
+            "readonly_top": any(spec.readonly for spec in self.subvolumes if not spec.path),
+        }
+        return ResolvedOptions(**asked | settled)
 
     def _validate_source(self) -> None:
-        if self.rootdir is not None and self.from_tar is not None:
-            raise UsageError("--rootdir and --from-tar exclude each other")
+        if (self.rootdir is not None) + (self.from_tar is not None) + bool(self.layers) > 1:
+            raise UsageError("--rootdir, --from-tar and --layers exclude each other")
+        if self.layers.count("-") > 1:
+            raise UsageError("only one of --layers can be standard input")
         if self.rootdir is not None:
             _refuse_no_directory(self.rootdir)
-        if self.subvolumes and self.rootdir is None:
-            raise UsageError("--subvol needs --rootdir")
+        if self.rootdir is None and (self.one_file_system or self.reflink):
+            raise UsageError(f"{'--reflink' if self.reflink else '--one-file-system'} needs --rootdir")
         for name, given in (
             ("--shrink", self.shrink),
             ("--slack", self.slack),
             ("--compress", self.compression),
             ("--exclude", self.exclude),
-            ("--inode-flags", self.inode_flags),
+            ("--all-root", self.all_root),
+            ("--owner-map", self.owner_map),
+            ("--sort", self.sort),
         ):
             if given and not self.filled:
-                raise UsageError(f"{name} needs --rootdir or --from-tar")
+                raise UsageError(f"{name} needs --rootdir, --from-tar or --layers")
+        if self.compress_property and not self.compression:
+            raise UsageError("--compress-property needs --compress")
+        if self.all_root and self.owner_map is not None:
+            raise UsageError("--all-root and --owner-map exclude each other")
         if sum(spec.default for spec in self.subvolumes) > 1:
             raise UsageError("only one subvolume can be the default")
         paths = [spec.path for spec in self.subvolumes]
@@ -167,6 +180,8 @@ class ResolvedOptions(Options):
     """Options that fit together, nothing of them left open that does not depend on the devices."""
 
     nodesize: int = _NODESIZE
+    #: ``subvolumes`` has all but the top one, which may be read-only itself.
+    readonly_top: bool = False
 
 
 def _validate_mixed(data: str | None, metadata: str | None, nodesize: int, sectorsize: int) -> None:
@@ -207,21 +222,6 @@ def parse_slack(text: str) -> Slack:
     return Slack(percent=float(match[1]))
 
 
-def parse_compression(text: str) -> CompressionChoice | None:
-    """``ALGO[:LEVEL]`` as given to ``--compress``; ``no`` gives None. Raises UsageError."""
-    name, colon, level_text = text.lower().partition(":")
-    if text.lower() in ("no", "none"):
-        return None
-    if name not in _COMPRESSIONS:
-        raise UsageError(f"unknown compression '{name}'", hint="choose zstd, zlib, lzo or no")
-    algorithm, default, highest = _COMPRESSIONS[name]
-    if not colon:
-        return CompressionChoice(algorithm, default)
-    if not level_text.isdigit() or not 1 <= int(level_text) <= highest:
-        raise UsageError(f"level '{level_text}' is not one of {name}: 1 to {highest}")
-    return CompressionChoice(algorithm, int(level_text))
-
-
 def _relative_path(text: str) -> bytes:
     """A path below the root directory in one spelling: no ``.``, no doubled or trailing slashes. Raises UsageError."""
     parts = [part for part in text.encode("utf-8", "surrogateescape").split(b"/") if part not in (b"", b".")]
@@ -236,11 +236,11 @@ def parse_subvolume(text: str) -> SubvolumeSpec:
     if not colon or "/" in kind:
         kind, path = "rw", text
     if kind not in ("rw", "ro", "default", "default-ro"):
-        raise UsageError(f"unknown subvolume type '{kind}'", hint="choose rw, ro, default or default-ro")
-    relative = _relative_path(path)
-    if not relative:
-        raise UsageError(f"'{text}': the root directory is a subvolume already")
-    return SubvolumeSpec(relative, readonly=kind in ("ro", "default-ro"), default=kind.startswith("default"))
+        hint = "choose rw, ro, default or default-ro; write ./ before a name with a colon in it"
+        raise UsageError(f"unknown subvolume type '{kind}'", hint=hint)
+    if not path:
+        raise UsageError(f"'{text}' names no directory", hint="the top one is /")
+    return SubvolumeSpec(_relative_path(path), kind in ("ro", "default-ro"), kind.startswith("default"))
 
 
 def parse_inode_flags(text: str) -> InodeFlagsSpec:
@@ -251,6 +251,17 @@ def parse_inode_flags(text: str) -> InodeFlagsSpec:
         hint = "FLAGS are nodatacow and nodatasum, by comma; PATH is / for everything"
         raise UsageError(f"'{text}' is not FLAGS:PATH", hint=hint)
     return InodeFlagsSpec(_relative_path(path), "nodatacow" in names, "nodatasum" in names)
+
+
+def parse_owner(text: str) -> tuple[int, int]:
+    """``UID:GID`` as given to ``--root-owner``; raises UsageError."""
+    numbers = text.split(":")
+    if len(numbers) != 2 or not all(re.fullmatch(r"\d{1,10}", number) for number in numbers):
+        raise UsageError(f"'{text}' is not UID:GID", hint="write two numbers, such as 1000:1000")
+    uid, gid = map(int, numbers)
+    if max(uid, gid) >= _NO_ID:
+        raise UsageError(f"'{text}': no user or group has a number of {_NO_ID} or more")
+    return uid, gid
 
 
 def parse_uuid(text: str) -> uuid.UUID:

@@ -13,9 +13,10 @@ from mkfs_cow.words import size_in_words
 class Summary:
     """A new filesystem. Sizes are bytes.
 
-    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used). ``warnings`` name
-    what was not taken in whole, ``advice`` what was asked for and is not recommended. ``unregistered`` says why the
-    kernel was not told of the block devices among them, None: it was.
+    ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used); ``usage`` is
+    where the bytes went, see `mkfs_cow.usage`. ``shared`` is how much data is in blocks of the files it came from, None
+    if that was not asked for. ``warnings`` name what was not taken in whole, ``advice`` what may not be as it was
+    meant. ``unregistered`` says why the kernel was not told of the block devices among them, None: it was.
     """
 
     fsid: uuid.UUID
@@ -30,7 +31,9 @@ class Summary:
     bytes_used: int
     inodes: int
     subvolumes: int
+    shared: int | None = None
     warnings: list[str] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=dict)
     unregistered: str | None = None
     advice: list[str] = field(default_factory=list)
 
@@ -50,6 +53,8 @@ class Summary:
         if self.inodes:
             extra = f", {self.subvolumes} subvolume(s)" if self.subvolumes else ""
             lines.append(f"Contents:     {self.inodes} inodes{extra}")
+        if self.shared is not None:
+            lines.append(f"Shared:       {size_in_words(self.shared)} with the files it was made of")
         lines.append(f"Devices:      {len(self.devices)}")
         lines += [f"  {devid:>4}  {size_in_words(size):>10}  {path}" for devid, size, path in self.devices]
         return "\n".join(lines)
@@ -67,10 +72,12 @@ class Summary:
             "bytes_used": self.bytes_used,
             "inodes": self.inodes,
             "subvolumes": self.subvolumes,
+            **({} if self.shared is None else {"shared_bytes": self.shared}),
             "block_groups": [
                 dict(zip(("kind", "profile", "length", "used"), group, strict=True)) for group in self.groups
             ],
             "devices": [dict(zip(("devid", "total_bytes", "path"), device, strict=True)) for device in self.devices],
+            "usage": self.usage,
             "warnings": self.warnings,
             "unregistered": self.unregistered,
             "advice": self.advice,

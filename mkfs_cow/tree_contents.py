@@ -49,7 +49,7 @@ class TreeContents:
     def _subvolumes(self) -> list[Subvolume]:
         """The top subvolume, then the others by number, each with where it hangs."""
         top = int(ObjectId.FS_TREE)
-        found = {0: Subvolume(top, self.identity.subvolume(top))}
+        found = {0: Subvolume(top, self.identity.subvolume(top), readonly=self.options.readonly_top)}
         ids = self._tree_ids()
         for parent, tree in enumerate(self.written.trees):
             names = tree.names

@@ -21,6 +21,7 @@ from cowlib.device.stack import Machine, find_target
 from cowlib.errors import DeviceError
 
 _BLKDISCARD = 0x1277  # linux/fs.h: _IO(0x12, 119), takes u64 start and length
+_FICLONERANGE = 0x4020940D  # linux/fs.h: _IOW(0x94, 13, struct file_clone_range)
 _DISCARD_STEP = 1 << 30
 _BOUNCE_BYTES = 1 << 20
 
@@ -177,6 +178,16 @@ class Device:
                 return False
             raise self._failed("discard", offset, length, error) from error
         return True
+
+    def clone(self, offset: int, source: int | Device, position: int, length: int) -> None:
+        """Make ``length`` bytes at ``offset`` the same blocks that ``source`` has at ``position``, without copying.
+
+        ``source`` is an open file or another of ours. Raises `OSError` where that cannot be: both have to be files on
+        one filesystem that can share blocks, the numbers multiples of its block size, and the range within the source.
+        """
+        self._check_write(offset, length)
+        fd = source._fd if isinstance(source, Device) else source
+        fcntl.ioctl(self._fd, _FICLONERANGE, struct.pack("=qQQQ", fd, position, length, offset))
 
     def close(self) -> None:
         """Close it, and let go of what shares its bytes. Does not flush."""

@@ -141,6 +141,19 @@ class Volume:
         lengths = np.full(len(logical), data.shape[1] if len(logical) else 0, np.int64)
         self._write_ranges(np.ascontiguousarray(logical, np.uint64), lengths, as_bytes(data))
 
+    def clone(self, logical: int, length: int, source: int, position: int) -> None:
+        """Make a range the same blocks that the open file ``source`` has at ``position``, without copying.
+
+        All copies become what the file is at one moment. Raises `OSError` where that cannot be (see `Device.clone`),
+        `UsageError` where the profile has parity or a device is missing; then anything may stand in the range.
+        """
+        for targets, at, size in self._clone_targets(logical, length):
+            (slot, physical), *others = targets
+            first = self._transfer.devices[slot]
+            first.clone(physical, source, position + at, size)
+            for other, there in others:
+                self._transfer.devices[other].clone(there, first, physical, size)
+
     def flush(self) -> None:
         """Everything written so far is on stable storage, on every device, when this returns."""
         self._transfer.each(Device.flush, [device for device in self._transfer.devices if device.writable])
@@ -205,6 +218,27 @@ class Volume:
         copies = slice(first, first + int(chunks.copies[chunk]))
         starts = chunks.stripe_offset[copies].tolist()
         return [(slot, start + offset) for slot, start in zip(self._slots[copies].tolist(), starts, strict=True)]
+
+    def _clone_targets(self, logical: int, length: int) -> list[tuple[list[tuple[int, int]], int, int]]:
+        """The parts of a range: (device slot, byte offset on it) of every copy, where the part begins, its length."""
+        straight = self._straight(logical, length)
+        if straight is not None:
+            parts = [(straight, 0, length)]
+        else:
+            addresses, lengths = np.array([logical], np.uint64), np.array([length], np.int64)
+            pieces, mapped = self._chunks.pieces(addresses, lengths, np.zeros(1, np.int64))
+            if not mapped.all() or self._chunks.parity[pieces.chunk].any():
+                raise UsageError("blocks can be shared only where a chunk without parity holds all of them")
+            copies = [
+                self._chunks.place(pieces.chunk, pieces.offset, mirror)
+                for mirror in range(1, int(self._chunks.copies[pieces.chunk].max()) + 1)
+            ]
+            places = zip(*(zip(self._slots[s].tolist(), p.tolist(), strict=True) for s, p in copies), strict=True)
+            columns = (map(list, places), pieces.position.tolist(), pieces.length.tolist())
+            parts = list(zip(*columns, strict=True))
+        if any(slot < 0 for targets, _, _ in parts for slot, _ in targets):
+            raise UsageError("blocks cannot be shared with a device that is missing")
+        return parts
 
     def _read_straight(self, logical: int, length: int, mirror: int) -> U8 | None:
         """A small range of one unstriped chunk; None if it is not one, or cannot be read this way."""

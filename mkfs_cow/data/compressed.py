@@ -118,21 +118,22 @@ class CompressedStore:
             size = int(sizes[file])
             if offset >= size:  # lost, or cut off since it was scanned
                 continue
-            packed, algorithm = None, Compression.NONE
-            if self._plan.files.compress[file]:
+            packed = None
+            algorithm, level = self._choice(file)
+            if algorithm != Compression.NONE:
                 if size <= sector:
-                    packed = self._inline_form(buffer[start : start + size].tobytes())
+                    packed = self._inline_form(algorithm, level, buffer[start : start + size].tobytes())
                     if packed is not None:
-                        inline.append((file, packed, options.compression))
+                        inline.append((file, packed, algorithm))
                         continue
                 else:
                     data = buffer[start : start + length].tobytes()
-                    packed = compress(options.compression, options.level, data, sector)
+                    packed = compress(algorithm, level, data, sector)
             if packed is None:
+                algorithm = Compression.NONE
                 if end < start:
                     buffer[end : end + length] = buffer[start : start + length]
             else:
-                algorithm = options.compression
                 length = -(-len(packed) // sector) * sector
                 buffer[end : end + len(packed)] = np.frombuffer(packed, dtype=np.uint8)
                 buffer[end + len(packed) : end + length] = 0
@@ -143,16 +144,21 @@ class CompressedStore:
         sums = csum_blocks(options.csum_type, buffer[:end], sector)
         return _Packed(kept, lengths, compression, sums, inline)
 
+    def _choice(self, file: int) -> tuple[Compression, int]:
+        """Algorithm and level for a file."""
+        files = self._plan.files
+        return self._options.choices[files.choice[file]] if files.compress[file] else (Compression.NONE, 0)
+
     def _small(self, file: int, data: bytes) -> tuple[bytes, int]:
         """Data that is inline in any case."""
-        packed = self._inline_form(data) if self._plan.files.compress[file] else None
-        return (data, int(Compression.NONE)) if packed is None else (packed, int(self._options.compression))
+        algorithm, level = self._choice(file)
+        packed = None if algorithm == Compression.NONE else self._inline_form(algorithm, level, data)
+        return (data, int(Compression.NONE)) if packed is None else (packed, int(algorithm))
 
-    def _inline_form(self, data: bytes) -> bytes | None:
+    def _inline_form(self, algorithm: Compression, level: int, data: bytes) -> bytes | None:
         """A whole file compressed, if that helps and makes it short enough to be inline."""
-        options = self._options
-        packed = compress(options.compression, options.level, data, options.sectorsize, inline=True)
-        return packed if packed is not None and len(packed) <= options.inline_limit else None
+        packed = compress(algorithm, level, data, self._options.sectorsize, inline=True)
+        return packed if packed is not None and len(packed) <= self._options.inline_limit else None
 
     def _place(self, buffer: NDArray[np.uint8], packed: _Packed) -> None:
         """Finds room for a batch and writes it, as many contiguous ranges as it takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mkfs_cow.data.reader import Reader
+    from mkfs_cow.data.reflink import Cloner
     from mkfs_cow.data.sink import Sink
 
 _WRITERS = 3
@@ -28,11 +30,15 @@ class PlainStore:
     the inline data.
     """
 
-    def __init__(self, plan: Plan, sink: Sink, options: DataOptions, small: InlineBuilder) -> None:
+    def __init__(
+        self, plan: Plan, sink: Sink, options: DataOptions, small: InlineBuilder, cloner: Cloner | None = None
+    ) -> None:
+        """With a ``cloner`` files share their blocks with the sink where that can be."""
         pieces = sink.allocate(plan.total) if plan.total else []
         self.plan = recut(plan, pieces, options)
         self.runs: list[tuple[int, NDArray[np.uint8]]] = []
         self._sink = sink
+        self._cloner = cloner
         self._options = options
         lengths = np.array([length for _, length in pieces], dtype=np.int64)
         self._piece_start = np.cumsum(lengths) - lengths
@@ -54,9 +60,13 @@ class PlainStore:
         reader.place_inline(batch, self.small)
         if batch.start < batch.stop:
             buffer = self._queue.buffer()
-            reader.fill(batch, buffer)
             (address,) = self._address(np.array([batch.start]))[0].tolist()
-            self._queue.start(buffer, self._write, address, batch.stop - batch.start)
+            if self._cloner is None:
+                reader.fill(batch, buffer)
+                self._queue.start(buffer, self._write, address, batch.stop - batch.start)
+            else:
+                shared = reader.fill(batch, buffer, partial(self._cloner.share, address))
+                self._queue.start(buffer, self._complete, address, batch.stop - batch.start, shared)
 
     def stored(self) -> Stored:
         """The extents, lost files included."""
@@ -68,6 +78,20 @@ class PlainStore:
     def _write(self, buffer: NDArray[np.uint8], address: int, length: int) -> tuple[int, NDArray[np.uint8]]:
         data = buffer[:length]
         self._sink.write(address, data)
+        return address, csum_blocks(self._options.csum_type, data, self._options.sectorsize)
+
+    def _complete(
+        self, buffer: NDArray[np.uint8], address: int, length: int, shared: list[tuple[int, int]]
+    ) -> tuple[int, NDArray[np.uint8]]:
+        """Writes what is not shared, and sums what is as it stands now: files may have changed since."""
+        data = buffer[:length]
+        assert self._cloner is not None
+        end = 0
+        for begin, stop in [*shared, (length, length)]:
+            if end < begin:
+                self._sink.write(address + end, data[end:begin])
+            data[begin:stop] = self._cloner.read(address + begin, stop - begin) if begin < stop else 0
+            end = stop
         return address, csum_blocks(self._options.csum_type, data, self._options.sectorsize)
 
     def _address(self, start: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,8 +41,9 @@ class DataOptions:
 
     ``max_inline`` is the longest inline data the trees take (0: nothing is inline). ``batch_bytes`` is the size of
     one write, a multiple of the sector size; writes of it begin at multiples of it from where an allocated piece
-    begins. ``level`` is the compression level, 0 for the algorithm's default. Without ``no_holes`` holes are
-    extents of their own. ``threads`` is how many compress, checksum and write.
+    begins. ``level`` is the compression level, 0 for the algorithm's default; ``rules`` are the other ways to compress
+    that `Tree.compression` counts from 1, as algorithm and level. Without ``no_holes`` holes are extents of their own.
+    ``threads`` is how many compress, checksum and write.
     """
 
     sectorsize: int = 4096
@@ -50,14 +51,20 @@ class DataOptions:
     max_inline: int = 2048
     compression: Compression = Compression.NONE
     level: int = 0
+    rules: tuple[tuple[Compression, int], ...] = ()
     no_holes: bool = True
     batch_bytes: int = 8 << 20
     threads: int = field(default_factory=_cpus)
 
     @property
     def compresses(self) -> bool:
-        """Whether data is compressed where that helps."""
-        return self.compression != Compression.NONE
+        """Whether any data is compressed where that helps."""
+        return any(algorithm != Compression.NONE for algorithm, _ in self.choices)
+
+    @property
+    def choices(self) -> tuple[tuple[Compression, int], ...]:
+        """Algorithm and level for each value of `Tree.compression`."""
+        return ((self.compression, self.level), *self.rules)
 
     @property
     def inline_limit(self) -> int:
@@ -67,9 +74,11 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Files:
-    """Every regular file of all trees that has a size; a row number here is what `file` means elsewhere.
+    """Every regular file of all trees that has a size, in the order that their data has; a row number here is what
+    `file` means elsewhere.
 
-    ``tree`` (its number), ``inode`` and ``size`` are int64; ``compress`` says whether it may be compressed,
+    ``sorted`` says if this is the order of trees and inodes. ``tree`` (its number), ``inode`` and ``size`` are int64;
+    ``compress`` says whether it may be compressed, ``choice`` (uint16) which of `DataOptions.choices` that means,
     ``datasum`` whether its data has checksums.
     """
 
@@ -77,23 +86,35 @@ class Files:
     inode: IntColumn
     size: IntColumn
     compress: NDArray[np.bool_]
+    choice: NDArray[np.uint16]
     datasum: NDArray[np.bool_]
+    sorted: bool = True
 
     def __len__(self) -> int:
         return len(self.tree)
 
+    def select(self, rows: IntColumn) -> Files:
+        """The files of these rows, in this order, which is none of their own."""
+        columns = {column.name: getattr(self, column.name)[rows] for column in fields(self) if column.name != "sorted"}
+        return Files(**columns, sorted=False)
+
     @classmethod
-    def of(cls, trees: Sequence[Tree], compresses: bool) -> Files:
-        """The files in the order their data will have: by tree, then by inode."""
+    def of(cls, trees: Sequence[Tree], options: DataOptions) -> Files:
+        """The files in the order their data will have: by priority from the highest, by tree, then by inode."""
         inodes = [np.flatnonzero(tree.is_type(S_IFREG) & (tree.size > 0)) for tree in trees]
         flags = _joined([tree.flags[rows] for tree, rows in zip(trees, inodes, strict=True)])
-        return cls(
+        choice = _joined([t.compression[rows] for t, rows in zip(trees, inodes, strict=True)]).astype(np.uint16)
+        packs = np.array([algorithm != Compression.NONE for algorithm, _ in options.choices])
+        files = cls(
             tree=np.repeat(np.arange(len(trees)), [len(rows) for rows in inodes]),
             inode=_joined(inodes).astype(np.int64),
             size=_joined([t.size[rows] for t, rows in zip(trees, inodes, strict=True)]).astype(np.int64),
-            compress=(flags & _NO_COMPRESSION) == 0 if compresses else np.zeros(len(flags), dtype=np.bool_),
+            compress=((flags & _NO_COMPRESSION) == 0) & packs[choice],
+            choice=choice,
             datasum=(flags & np.uint64(InodeFlag.NODATASUM)) == 0,
         )
+        priority = np.concatenate([t.priority[rows] for t, rows in zip(trees, inodes, strict=True)]).astype(np.int64)
+        return files.select(np.argsort(-priority, kind="stable")) if priority.any() else files
 
 
 @dataclass(frozen=True)
@@ -182,7 +203,7 @@ class Plan:
 def make_plan(trees: Sequence[Tree], options: DataOptions) -> Plan:
     """The plan for all of ``trees``, with addresses left open."""
     sector = options.sectorsize
-    files = Files.of(trees, options.compresses)
+    files = Files.of(trees, options)
     file, offset, length, position = _segments(trees, files)
     small = (length == files.size[file]) & (length <= options.inline_limit)
     inline, inline_position = file[small], position[small]
@@ -246,12 +267,16 @@ def _segments(trees: Sequence[Tree], files: Files) -> tuple[IntColumn, IntColumn
     """The segments of all trees as one table: file, offset, length, position."""
     tables = []
     for number, tree in enumerate(trees):
-        first = int(np.searchsorted(files.tree, number))
-        of_tree = files.inode[files.tree == number]
+        rows = np.flatnonzero(files.tree == number)
+        if not files.sorted:
+            rows = rows[np.argsort(files.inode[rows])]
         segments = tree.segments
-        file = first + np.searchsorted(of_tree, segments.inode)
+        file = rows[np.searchsorted(files.inode[rows], segments.inode)]
         tables.append((file, segments.offset, segments.length, segments.position))
     file, offset, length, position = (np.concatenate(column) for column in zip(*tables, strict=True))
+    if not files.sorted:
+        order = np.lexsort((offset, file))
+        file, offset, length, position = file[order], offset[order], length[order], position[order]
     return file, offset, length, position
 
 

@@ -7,8 +7,9 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -28,6 +29,11 @@ _AHEAD = 8
 _SAMPLES = 8
 
 
+#: Of a place in the buffer, a descriptor, a position in it and a length: how many bytes, from the first one on, are
+#: taken in without being read.
+Share: TypeAlias = Callable[[int, int, int, int], int]
+
+
 class Reader:
     """Reads the batches of a plan, one after another, and finds out what files really hold.
 
@@ -45,8 +51,12 @@ class Reader:
         self._warn = warn
         self._named: set[int] = set()
 
-    def fill(self, batch: Batch, buffer: NDArray[np.uint8]) -> None:
-        """Puts the stream from ``batch.start`` to ``batch.stop`` into the beginning of ``buffer``."""
+    def fill(self, batch: Batch, buffer: NDArray[np.uint8], share: Share | None = None) -> list[tuple[int, int]]:
+        """Puts the stream from ``batch.start`` to ``batch.stop`` into the beginning of ``buffer``.
+
+        What ``share`` takes care of is left out: the ranges of the buffer, begin and end, are returned in order.
+        """
+        shared: list[tuple[int, int]] = []
         plan = self._plan
         rows = slice(batch.reads.start, batch.reads.stop)
         reads = plan.reads
@@ -66,10 +76,14 @@ class Reader:
             if start > end:
                 buffer[end:start] = 0
             end = start + length
-            got = self._read(file, tree, inode, offset, view[start:end], position)
+            taken = None if share is None else partial(share, start)
+            got, skipped = self._read(file, tree, inode, offset, view[start:end], position, taken)
+            if skipped:
+                shared.append((start, start + skipped))
             if got < length:
                 buffer[start + got : end] = 0
         buffer[end : batch.stop - batch.start] = 0
+        return shared
 
     def place_inline(self, batch: Batch, small: InlineBuilder) -> None:
         """Gives the small files of a batch to ``small``: their data, or where it stands if it can stay there."""
@@ -121,7 +135,7 @@ class Reader:
             self._plan.inline_position[rows].tolist(),
             strict=True,
         ):
-            got = self._read(file, tree, inode, 0, scratch[:size], position)
+            got, _ = self._read(file, tree, inode, 0, scratch[:size], position)
             yield file, bytes(scratch[:got])
 
     def _in_shared(self, tree: int, files: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -139,25 +153,39 @@ class Reader:
             self._changed(file, contents.name(int(self.files.inode[file])))
         return length
 
-    def _read(self, file: int, tree: int, inode: int, offset: int, into: memoryview, position: int) -> int:
-        """Reads from a file at ``offset``; gives the number of bytes, less than asked for only at its end."""
+    def _read(
+        self,
+        file: int,
+        tree: int,
+        inode: int,
+        offset: int,
+        into: memoryview,
+        position: int,
+        share: Callable[[int, int, int], int] | None = None,
+    ) -> tuple[int, int]:
+        """Reads from a file at ``offset``; gives the number of bytes, less than asked for only at its end, and how
+        many of them, the first ones, were shared and not read.
+        """
+        shared = 0
         contents = self._contents[tree]
         try:
             fd = contents.open(inode)
             try:
-                got = _read_whole(fd, into, position)
+                if share is not None:
+                    shared = share(fd, position, len(into))
+                got = shared + (_read_whole(fd, into[shared:], position + shared) if shared < len(into) else 0)
                 same = not contents.changed(fd, inode)
             finally:
                 contents.close(fd)
         except OSError as error:
             self._lose(file, contents.name(inode), error)
-            return 0
+            return 0, 0
         if got < len(into):
             self.size[file] = min(self.size[file], offset + got)
             same = False
         if not same:
             self._changed(file, contents.name(inode))
-        return got
+        return got, shared
 
     def _changed(self, file: int, name: str) -> None:
         if file not in self._named:

@@ -32,6 +32,18 @@ class Sink(Protocol):
         ...
 
 
+class CloningSink(Sink, Protocol):
+    """A sink whose bytes can be those of a file, without being copied. Called from several threads at once."""
+
+    def clone(self, logical: int, length: int, fd: int, position: int) -> None:
+        """Makes whole blocks of an allocated piece those that an open file has. Raises OSError where it cannot."""
+        ...
+
+    def read(self, logical: int, length: int) -> NDArray[np.uint8]:
+        """What stands there now."""
+        ...
+
+
 @dataclass
 class MeasuringSink:
     """A sink with endless room that keeps nothing, to find out how much is needed."""

@@ -15,6 +15,7 @@ from mkfs_cow.data.inline import InlineBuilder
 from mkfs_cow.data.plain import PlainStore
 from mkfs_cow.data.plan import DataOptions, make_plan
 from mkfs_cow.data.reader import Prefetcher, Reader
+from mkfs_cow.data.reflink import Cloner
 from mkfs_cow.data.sink import MeasuringSink, Sink
 from mkfs_cow.source.tables import S_IFLNK, Tree
 
@@ -77,13 +78,15 @@ def write_data(
     sink: Sink,
     options: DataOptions,
     *,
+    cloner: Cloner | None = None,
     progress: Callable[[int], None] | None = None,
     warn: Callable[[str], None],
 ) -> Written:
     """Reads every regular file of ``trees`` once and writes it to ``sink``.
 
     Room is allocated in the order of trees and inodes, whatever the threads do: the same files give the same
-    result. ``progress`` gets the number of bytes done so far, of `estimate_data`'s ``data``. ``warn`` gets a line for
+    result. With a ``cloner`` for the same sink data that is not compressed is shared with the files where that can
+    be. ``progress`` gets the number of bytes done so far, of `estimate_data`'s ``data``. ``warn`` gets a line for
     each file that vanished, cannot be read (both are left out) or changed (what was read of it is taken, at most the
     size it was scanned with).
     """
@@ -94,10 +97,10 @@ def write_data(
     if options.compresses:
         store = CompressedStore(plan, sink, options, small)
     else:
-        store = PlainStore(plan, sink, options, small)
+        store = PlainStore(plan, sink, options, small, cloner)
         plan = store.plan
     reader = Reader(plan, contents, warn)
-    with Prefetcher(plan, contents) as prefetcher, store:
+    with Prefetcher(plan, contents if cloner is None else ()) as prefetcher, store:
         for batch in plan.batches():
             store.take(batch, reader)
             prefetcher.follow()

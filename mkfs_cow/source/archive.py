@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from cowlib.format import NAME_LEN
 from mkfs_cow.source.builder import TreeBuilder
 from mkfs_cow.source.contents import shown
-from mkfs_cow.source.exclude import excluder
+from mkfs_cow.source.exclude import Excluder
 from mkfs_cow.source.tables import S_IFDIR, S_IFLNK, S_IFREG, BlobsBuilder, Names, Segments, Tree
 from mkfs_cow.source.tar_header import member_of, members_and_runs
 from mkfs_cow.source.tar_run import Run
@@ -21,10 +21,12 @@ from mkfs_cow.source.tar_stream import ArchiveStream
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mkfs_cow.source.contents import Contents
     from mkfs_cow.source.tar_member import Member
 
 _TYPES = {"1": 0, "2": S_IFLNK, "3": 0o020000, "4": 0o060000, "5": S_IFDIR, "6": 0o010000, "D": S_IFDIR}
 _IMPLIED_MODE = S_IFDIR | 0o755
+_LINK_MODE = 0o777  # whatever a header says: the kernel knows no other
 _TARGET_LIMIT = 4096
 _PATH_LIMIT = 1 << 16
 _SECOND = 1_000_000_000
@@ -35,7 +37,7 @@ _MAX_LINKS = 40  # followed on the way to one place, as the kernel has it
 def scan_tar(
     path: str,
     *,
-    exclude: Sequence[str] = (),
+    exclude: Excluder | None = None,
     clamp: int | None = None,
     warn: Callable[[str], None],
     progress: Callable[[int], None] | None = None,
@@ -49,7 +51,7 @@ def scan_tar(
     CowError for what is no archive, or a broken one.
     """
     with ArchiveStream(path) as stream:
-        hierarchy = _Hierarchy(warn)
+        hierarchy = Hierarchy(warn)
         count = 0
         for found in members_and_runs(stream, warn):
             if isinstance(found, Run):
@@ -59,14 +61,14 @@ def scan_tar(
             before, count = count, count + (len(found) if isinstance(found, Run) else 1)
             if progress is not None and before // 1000 < count // 1000:
                 progress(count)
-        return hierarchy.tree(stream, exclude, clamp)
+        return hierarchy.tree(stream.contents(), exclude, clamp)
 
 
-class _CannotTake(Exception):
+class CannotTake(Exception):
     """Why a member is left out."""
 
 
-class _Hierarchy:
+class Hierarchy:
     """Members put where their names say. Inodes are numbered as they come, and into order at the end."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
@@ -78,16 +80,21 @@ class _Hierarchy:
         self._segments = array("q")  # inode, offset, length, position of each
         self._found: dict[bytes, int] = {}  # directories by path as it was given
 
+    @property
+    def count(self) -> int:
+        """The number of inodes so far."""
+        return len(self._builder)
+
     def add(self, member: Member) -> None:
         """Takes in one member, or warns why not."""
         for lack in member.lacks:
             self._warn(f"{shown(member.name)}: {lack}, left out")
         try:
             self._add(member)
-        except _CannotTake as reason:
+        except CannotTake as reason:
             self._warn(f"{shown(member.name)}: {reason}, left out")
 
-    def tree(self, stream: ArchiveStream, exclude: Sequence[str], clamp: int | None) -> Tree:
+    def tree(self, contents: Contents, exclude: Excluder | None, clamp: int | None) -> Tree:
         """All of it in the order of `Tree`, without what is excluded."""
         if self._root < 0:
             self._root = self._implied(0)
@@ -98,33 +105,37 @@ class _Hierarchy:
         table = np.frombuffer(self._segments, dtype=np.int64).reshape(-1, 4)
         segments = Segments(*(table[:, i].copy() for i in range(4)))
         self._segments = array("q")
-        return self._builder.tree(segments, stream.contents(), clamp).renumbered(original, names)
+        return self._builder.tree(segments, contents, clamp).renumbered(original, names)
 
     def _add(self, member: Member) -> None:
         if self._root < 0:
             self._root = self._implied(member.mtime)
-        parts = _parts(member.name)
+        parts = parts_of(member.name)
         kind = _TYPES.get(member.kind, S_IFREG)
         if not parts:
             if kind != S_IFDIR:
-                raise _CannotTake("it has no name")
+                raise CannotTake("it has no name")
             self._root = self._moved(self._root, self._inode(member, kind))
             return
         name = parts.pop()
-        entries = self._entries[self._reach(parts, member.mtime)]
-        old = entries.get(name)
+        directory = self._reach(parts, member.mtime)
+        old = self._entries[directory].get(name)
         if member.kind == "1":
             inode = self._target(member)
             if inode != old:
                 self._make_room(old)
-                entries[name] = inode
+            self._enter(directory, name, inode)
         elif kind == S_IFDIR:
-            entries[name] = self._moved(old, self._inode(member, kind))
+            self._enter(directory, name, self._moved(old, self._inode(member, kind)))
         else:
             if kind == S_IFLNK and not 0 < len(member.link) < _TARGET_LIMIT:
-                raise _CannotTake("a symbolic link to nothing, or one too long")
+                raise CannotTake("a symbolic link to nothing, or one too long")
             self._make_room(old)
-            entries[name] = self._inode(member, kind)
+            self._enter(directory, name, self._inode(member, kind))
+
+    def _enter(self, directory: int, name: bytes, inode: int) -> None:
+        """Gives an inode a name in a directory."""
+        self._entries[directory][name] = inode
 
     def add_run(self, run: Run) -> None:
         """Takes in neighbouring members: files with new names at once, all else one by one."""
@@ -149,8 +160,8 @@ class _Hierarchy:
     def _entries_at(self, directory: bytes) -> dict[bytes, int] | None:
         """What a directory that is there has in it; None if it is not there yet or is no good."""
         try:
-            return self._entries[self._reach(_parts(directory), None)] if self._root >= 0 else None
-        except _CannotTake:
+            return self._entries[self._reach(parts_of(directory), None)] if self._root >= 0 else None
+        except CannotTake:
             return None
 
     def _take_files(self, run: Run, first: int, last: int) -> None:
@@ -174,7 +185,7 @@ class _Hierarchy:
         atime, ctime, otime = (mtime if time is None else time for time in (member.atime, member.ctime, member.otime))
         size = member.size if kind == S_IFREG else len(member.link) if kind == S_IFLNK else 0
         inode = self._builder.inode(
-            kind | member.mode,
+            kind | (_LINK_MODE if kind == S_IFLNK else member.mode),
             member.uid,
             member.gid,
             size,
@@ -208,14 +219,14 @@ class _Hierarchy:
         if old is None:
             return
         if self._entries.get(old):
-            raise _CannotTake("a directory of its name has something in it")
+            raise CannotTake("a directory of its name has something in it")
         self._entries.pop(old, None)
         self._found.clear()
 
     def _target(self, member: Member) -> int:
         """The inode that a hard link means."""
-        missing = _CannotTake(f"a hard link to {shown(member.link)}, which is no file before it")
-        parts = _parts(member.link)
+        missing = CannotTake(f"a hard link to {shown(member.link)}, which is no file before it")
+        parts = parts_of(member.link)
         if not parts:
             raise missing
         name = parts.pop()
@@ -247,8 +258,9 @@ class _Hierarchy:
             inode = self._entries[way[-1]].get(part)
             if inode is None:
                 if time is None:
-                    raise _CannotTake(f"there is no directory {shown(path)}")
-                inode = self._entries[way[-1]][part] = self._implied(time)
+                    raise CannotTake(f"there is no directory {shown(path)}")
+                inode = self._implied(time)
+                self._enter(way[-1], part, inode)
             if inode in self._entries:
                 way.append(inode)
             elif inode in self._links and links < _MAX_LINKS:
@@ -258,16 +270,15 @@ class _Hierarchy:
                     del way[1:]
                 ahead.extend(reversed(target.split(b"/")))
             else:
-                raise _CannotTake(f"{shown(path)} leads to no directory")
+                raise CannotTake(f"{shown(path)} leads to no directory")
         self._found[path] = way[-1]
         return way[-1]
 
-    def _in_order(self, exclude: Sequence[str]) -> tuple[NDArray[np.int64], Names]:
+    def _in_order(self, exclude: Excluder | None) -> tuple[NDArray[np.int64], Names]:
         """The inodes in the order of `Tree`, and the entries in theirs, by the numbers that inodes have here.
 
         Forgets every directory once its turn has come.
         """
-        excluded = excluder(exclude)
         order = array("q")
         numbered = bytearray(len(self._builder))
         parents, children, text = array("q"), array("q"), BlobsBuilder()
@@ -282,13 +293,13 @@ class _Hierarchy:
             inside = self._entries.pop(directory)
             for name in sorted(inside):
                 inode = inside[name]
-                if excluded is not None and excluded(path + os.fsdecode(name), bool(is_directory[inode])):
+                if exclude is not None and exclude(path + os.fsdecode(name), bool(is_directory[inode])):
                     continue
                 parents.append(directory)
                 children.append(inode)
                 text.add(name)
                 if is_directory[inode]:
-                    below.append((inode, path + os.fsdecode(name) + "/" if excluded is not None else ""))
+                    below.append((inode, path + os.fsdecode(name) + "/" if exclude is not None else ""))
                 elif not numbered[inode]:
                     numbered[inode] = True
                     order.append(inode)
@@ -297,11 +308,11 @@ class _Hierarchy:
         return np.frombuffer(order, dtype=np.int64), Names(parent, child, text.blobs())
 
 
-def _parts(path: bytes) -> list[bytes]:
-    """The names in a path from the root. Raises _CannotTake for those that must not be."""
+def parts_of(path: bytes) -> list[bytes]:
+    """The names in a path from the root. Raises CannotTake for those that must not be."""
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise _CannotTake("its name leads out of where it is")
+        raise CannotTake("its name leads out of where it is")
     if len(path) > _PATH_LIMIT or max(map(len, parts), default=0) > NAME_LEN:
-        raise _CannotTake("its name is too long")
+        raise CannotTake("its name is too long")
     return parts

@@ -101,13 +101,15 @@ class TreeBuilder:
         return Names(parent, child, self._names.blobs()).select(np.flatnonzero(child >= 0))
 
     def tree(self, segments: Segments, contents: Contents, clamp: int | None) -> Tree:
-        """The tables. With ``clamp`` no time is later than so many seconds, and atime is mtime."""
+        """The tables. With ``clamp`` no time is later than so many seconds, and atime and ctime, which tell of the
+        machine that the files came from, are the mtime.
+        """
         numbers = self.numbers()
         mode, uid, gid = (numbers[:, i].astype(np.uint32) for i in range(3))
         atime, mtime, ctime, otime = (self._timestamps(i) for i in range(4))
         if clamp is not None:
-            mtime, ctime, otime = (times.clamped(clamp) for times in (mtime, ctime, otime))
-            atime = mtime
+            mtime, otime = (times.clamped(clamp) for times in (mtime, otime))
+            atime = ctime = mtime
         return Tree(
             mode=mode,
             uid=uid,
@@ -116,6 +118,8 @@ class TreeBuilder:
             size=numbers[:, 3].copy(),
             rdev=numbers[:, 4].copy(),
             flags=np.zeros(len(self), dtype=np.uint64),
+            compression=np.zeros(len(self), dtype=np.uint16),
+            priority=np.zeros(len(self), dtype=np.int16),
             atime=atime,
             ctime=ctime,
             mtime=mtime,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,8 @@ from cowlib.errors import CowError
 from mkfs_cow.source.builder import TreeBuilder, dense_segments, join_segments
 from mkfs_cow.source.contents import PATH_LIMIT, open_quietly, shown
 from mkfs_cow.source.directory_contents import DirectoryContents
-from mkfs_cow.source.exclude import excluder
+from mkfs_cow.source.exclude import Excluder
+from mkfs_cow.source.mounts import pseudo_name
 from mkfs_cow.source.tables import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Segments, Tree
 
 if TYPE_CHECKING:
@@ -30,24 +31,30 @@ _NAME_MAX = 255
 def scan_directory(
     path: str | bytes | os.PathLike[str],
     *,
-    exclude: Sequence[str] = (),
+    exclude: Excluder | None = None,
     clamp: int | None = None,
     ignore: Collection[tuple[int, int]] = (),
+    one_file_system: bool = False,
     warn: Callable[[str], None],
+    advise: Callable[[str], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tree:
-    """Everything below ``path``, mount points crossed, links not followed.
+    """Everything below ``path``, links not followed.
+
+    Mount points are crossed unless ``one_file_system`` is set, but never into pseudo filesystems: what is not entered
+    is an empty directory, or of a single file that is mounted an empty file. ``advise`` gets a line for each of the
+    latter kind.
 
     Nothing in the tables depends on anything but the files: otime, and the atime of links, are the mtime.
 
-    ``exclude`` are patterns (see `excluder`), ``clamp`` is the latest time in seconds, ``ignore`` names files by
+    ``exclude`` says what is left out, ``clamp`` is the latest time in seconds, ``ignore`` names files by
     (st_dev, st_ino), such as the image being made. What vanishes while it is looked at or cannot be read is left
     out, and ``warn`` gets a line that names it; what of it shows only later, when the data is read, is `write_data`'s
     to tell. ``progress`` is called now and then with the number of inodes so far. Raises CowError if ``path`` itself
     is no directory that can be read.
     """
     root = os.fsencode(path)
-    scan = _Scan(root, exclude, frozenset(ignore), warn)
+    scan = _Scan(root, exclude, frozenset(ignore), one_file_system, warn, advise or (lambda _: None))
     try:
         scan.run(progress)
     except OSError as error:
@@ -69,16 +76,22 @@ class _Scan:
     def __init__(
         self,
         root: bytes,
-        exclude: Sequence[str],
+        exclude: Excluder | None,
         ignore: frozenset[tuple[int, int]],
+        one_file_system: bool,
         warn: Callable[[str], None],
+        advise: Callable[[str], None],
     ) -> None:
         self.builder = TreeBuilder()
         self.sparse: list[int] = []  # regular files with fewer blocks than their size needs
         self._root = root.rstrip(b"/")
-        self._excluded = excluder(exclude)
+        self._excluded = exclude
         self._ignore = ignore
+        self._one_file_system = one_file_system
+        self._pseudo: dict[int, str | None] = {}  # by st_dev, as `pseudo_name` has it
+        self._closed: set[int] = set()  # rows of directories that are not entered
         self._warn = warn
+        self._advise = advise
         self._linked: dict[tuple[int, int], int] = {}  # inode index of what has several names
         self._me = os.geteuid()
         # Directories to come: path, row of the entry, and what stat said. The next one stands last.
@@ -87,6 +100,9 @@ class _Scan:
     def run(self, progress: Callable[[int], None] | None) -> None:
         """Fills the builder. Raises OSError if the root cannot be read."""
         root = self._root or b"/"
+        pseudo = pseudo_name(root + b"/.")
+        if pseudo is not None:
+            raise CowError(f"{shown(root)}: a {pseudo} filesystem: what it shows are no files")
         self._directory(root, -1, os.stat(root), follow=True)
         while self._pending:
             path, row, st = self._pending.pop()
@@ -99,6 +115,9 @@ class _Scan:
 
     def _directory(self, path: bytes, row: int, st: stat_result, *, follow: bool = False) -> None:
         """Numbers a directory and the files in it, and notes the directories in it for later."""
+        if row in self._closed:
+            self.builder.place(row, self._add(st))
+            return
         quietly = self._me in (0, st.st_uid)
         fd = open_quietly(path, _DIRECTORY_FLAGS & ~(os.O_NOFOLLOW if follow else 0), quietly)
         try:
@@ -111,7 +130,7 @@ class _Scan:
             if path == b"/":
                 path = b""
             below: list[tuple[bytes, int, stat_result]] = []
-            self._entries(fd, path, index, entries, below)
+            self._entries(fd, path, index, st.st_dev, entries, below)
             self._pending.extend(reversed(below))
         finally:
             os.close(fd)
@@ -121,6 +140,7 @@ class _Scan:
         fd: int,
         path: bytes,
         parent: int,
+        device: int,
         entries: list[tuple[bytes, DirEntry[str]]],
         below: list[tuple[bytes, int, stat_result]],
     ) -> None:
@@ -138,8 +158,15 @@ class _Scan:
             kind = st.st_mode & S_IFMT
             if self._excluded is not None and self._excluded(self._relative(path, name), kind == S_IFDIR):
                 continue
+            mounted = st.st_dev != device
             if kind == S_IFDIR:
-                below.append((path + b"/" + name, add_name(parent, -1, name), st))
+                row = add_name(parent, -1, name)
+                if mounted and (self._one_file_system or self._is_pseudo(fd, path, name, st)):
+                    self._closed.add(row)
+                below.append((path + b"/" + name, row, st))
+                continue
+            if mounted and kind == S_IFREG and self._is_pseudo(fd, path, name, st):
+                add_name(parent, self._add(st, size=0), name)
                 continue
             if st.st_nlink > 1 or self._ignore:
                 key = (st.st_dev, st.st_ino)
@@ -171,6 +198,18 @@ class _Scan:
             self._linked[st.st_dev, st.st_ino] = index
         self._attributes(index, path + b"/" + name, base + b"/" + name)
         return index
+
+    def _is_pseudo(self, fd: int, path: bytes, name: bytes, st: stat_result) -> bool:
+        """Whether an entry that is not on the filesystem of its directory is on none that has files; says so."""
+        if st.st_dev not in self._pseudo:
+            try:
+                self._pseudo[st.st_dev] = pseudo_name(name, fd)
+            except OSError:  # it shows again when it is opened, and is told there
+                return False
+        pseudo = self._pseudo[st.st_dev]
+        if pseudo is not None:
+            self._advise(f"{shown(path + b'/' + name)}: a {pseudo} filesystem, left empty")
+        return pseudo is not None
 
     def _add(self, st: stat_result, size: int | None = None) -> int:
         kind = st.st_mode & S_IFMT

@@ -2,33 +2,82 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from cowlib.errors import UsageError
 
 
-def excluder(patterns: Sequence[str]) -> Callable[[str, bool], bool] | None:
-    """A function that says of a path relative to the root, and whether it is a directory, if it is left out.
+class Excluder:
+    """Says of a path relative to the root, and whether it is a directory, if it is left out.
 
-    None if there are no patterns. A pattern without a slash matches a name in any directory; one with a slash
-    matches the path from the root (a slash in front changes nothing else); with a slash at its end it matches
-    directories only. ``*`` and ``?`` match within a name, ``**`` also across slashes, ``[...]`` one character of a
-    set, ``\\`` takes the next character as it is. What is left out takes everything below it along.
-
-    Paths are given as `os.fsdecode` makes them. Raises UsageError for an empty pattern.
+    Paths are given as `os.fsdecode` makes them.
     """
-    if not patterns:
-        return None
-    anywhere = _compiled([p for p in patterns if not p.endswith("/")])
-    directories = _compiled([p for p in patterns if p.endswith("/")])
 
-    def excluded(path: str, is_directory: bool) -> bool:
-        if is_directory and directories.fullmatch(path):
-            return True
-        return anywhere.fullmatch(path) is not None
+    def __init__(self, patterns: Sequence[str], root: str | os.PathLike[str] | None = None) -> None:
+        """``patterns`` as for `excluder`."""
+        texts = [_from_root(pattern, root) for pattern in patterns]
+        self._anywhere = _compiled([text for text in texts if not text.endswith("/")])
+        self._directories = _compiled([text for text in texts if text.endswith("/")])
+        self._waiting = [
+            (pattern, text.endswith("/"), _compiled([text])) for pattern, text in zip(patterns, texts, strict=True)
+        ]
 
-    return excluded
+    def __call__(self, path: str, is_directory: bool) -> bool:
+        """Whether it is left out."""
+        found = self._anywhere.fullmatch(path) is not None
+        if not found and is_directory:
+            found = self._directories.fullmatch(path) is not None
+        if found and self._waiting:
+            self._waiting = [
+                waiting
+                for waiting in self._waiting
+                if (waiting[1] and not is_directory) or waiting[2].fullmatch(path) is None
+            ]
+        return found
+
+    def unmatched(self) -> list[str]:
+        """The patterns, as they were given, that nothing matched so far. What lies below something left out was
+        never asked about.
+        """
+        return [pattern for pattern, _, _ in self._waiting]
+
+
+def excluder(patterns: Sequence[str], root: str | os.PathLike[str] | None = None) -> Excluder | None:
+    """What decides by ``patterns``; None if there are none.
+
+    A pattern without a slash matches a name in any directory; one with a slash matches the path from the root; with a
+    slash at its end it matches directories only. ``/`` or ``./`` in front say no more than that it is a path from
+    the root, and so does the path of the ``root`` directory, as it was given or absolute, unless something of that
+    name is in it. ``*`` and ``?`` match within a name, ``**`` also across slashes, ``[...]`` one character of a set,
+    ``\\`` takes the next character as it is. What is left out takes everything below it along.
+
+    Raises UsageError for a pattern that is empty, or means the root itself.
+    """
+    return Excluder(patterns, root) if patterns else None
+
+
+def _from_root(pattern: str, root: str | os.PathLike[str] | None) -> str:
+    """The pattern in one spelling: a path from the root begins with a slash, and none is doubled."""
+    text = pattern
+    if root is not None:
+        for spelling in (os.path.normpath(root), os.path.abspath(root)):
+            relative = text if spelling.startswith("/") else text.removeprefix("./")
+            if len(spelling) > 1 and relative.startswith(f"{spelling}/") and not _is_within(spelling, root):
+                text = relative.removeprefix(spelling)
+                break
+    if text == "." or text.startswith("./"):
+        text = text[1:]
+    text = re.sub(r"/(\./)+", "/", re.sub(r"/{2,}", "/", text))
+    if text in ("", "/"):
+        raise UsageError(f"'{pattern}' is not a pattern to exclude by")
+    return f"/{text}" if "/" in text[:-1] and not text.startswith("/") else text
+
+
+def _is_within(path: str, root: str | os.PathLike[str]) -> bool:
+    """Whether the root directory has something that is called as it is itself."""
+    return ".." not in path.split("/") and os.path.lexists(os.path.join(root, path.lstrip("/")))
 
 
 def _compiled(patterns: list[str]) -> re.Pattern[str]:
@@ -45,14 +94,11 @@ def _compiled(patterns: list[str]) -> re.Pattern[str]:
 def _regex(pattern: str) -> str:
     """The pattern as a regular expression for whole paths."""
     text = pattern.rstrip("/")
-    if not text:
-        raise UsageError(f"'{pattern}' is not a pattern to exclude by")
-    if "/" not in text:
-        return f"(?:.*/)?{_translate(text)}"
-    return _translate(text.removeprefix("/"))
+    return translate(text.removeprefix("/")) if "/" in text else f"(?:.*/)?{translate(text)}"
 
 
-def _translate(pattern: str) -> str:
+def translate(pattern: str) -> str:
+    """The regular expression for what a pattern means: see `excluder`."""
     out, i = [], 0
     while i < len(pattern):
         char = pattern[i]

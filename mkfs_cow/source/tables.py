@@ -55,6 +55,11 @@ class Blobs:
         np.cumsum(np.fromiter(map(len, strings), dtype=np.int64, count=len(strings)), out=start[1:])
         return cls(b"".join(strings), start)
 
+    def followed_by(self, other: Blobs) -> Blobs:
+        """These strings, then the others."""
+        start = np.concatenate([self.start, other.start[1:] + self.start[-1]])
+        return Blobs(bytes(self.data) + bytes(other.data), start)
+
     def select(self, rows: NDArray[np.int64]) -> Blobs:
         """The strings of these rows, in this order."""
         if len(rows) == len(self) and bool((rows == np.arange(len(self))).all()):
@@ -184,7 +189,9 @@ class Tree:
 
     ``mode`` uint32 as in stat(2); ``uid`` ``gid`` uint32; ``nlink`` uint32, the names within this tree (1 for a
     directory); ``size`` uint64 bytes, for a directory twice the lengths of the names in it; ``rdev`` uint64 as
-    btrfs stores it, ``major << 20 | minor``; ``flags`` uint64, btrfs inode flags.
+    btrfs stores it, ``major << 20 | minor``; ``flags`` uint64, btrfs inode flags; ``compression`` uint16, which of the
+    ways to compress that were asked for is meant for the data, 0 the filesystem's own; ``priority`` int16, data of
+    higher ones comes first on disk.
     """
 
     mode: NDArray[np.uint32]
@@ -194,6 +201,8 @@ class Tree:
     size: NDArray[np.uint64]
     rdev: NDArray[np.uint64]
     flags: NDArray[np.uint64]
+    compression: NDArray[np.uint16]
+    priority: NDArray[np.int16]
     atime: Times
     ctime: Times
     mtime: Times
@@ -254,7 +263,7 @@ class Tree:
         xattrs = self.xattrs.select(rows_of(self.xattrs.inode))
         symlinks = self.symlinks.select(rows_of(self.symlinks.inode))
         segments = self.segments.select(rows_of(self.segments.inode))
-        columns = ("mode", "uid", "gid", "nlink", "size", "rdev", "flags")
+        columns = ("mode", "uid", "gid", "nlink", "size", "rdev", "flags", "compression", "priority")
         return replace(
             self,
             **{column: getattr(self, column)[original] for column in columns},
@@ -280,11 +289,16 @@ class Tree:
         for name in path.split(b"/"):
             if name in (b"", b"."):
                 continue
-            first, last = np.searchsorted(self.names.parent, [inode, inode + 1]).tolist()
-            row = bisect_left(range(last), name, lo=first, key=self.names.name.__getitem__)
-            if row == last or self.names.name[row] != name:
+            found = self.entry(inode, name)
+            if found is None or found < 0:
                 return None
-            inode = int(self.names.inode[row])
-            if inode < 0:
-                return None
+            inode = found
         return inode
+
+    def entry(self, directory: int, name: bytes) -> int | None:
+        """What a name in a directory leads to, as `Names` has it; None if there is no such name."""
+        first, last = np.searchsorted(self.names.parent, [directory, directory + 1]).tolist()
+        row = bisect_left(range(last), name, lo=first, key=self.names.name.__getitem__)
+        if row == last or self.names.name[row] != name:
+            return None
+        return int(self.names.inode[row])

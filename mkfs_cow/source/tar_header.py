@@ -104,6 +104,8 @@ def _members(stream: ArchiveStream, warn: Callable[[str], None]) -> Iterator[Mem
 def _finish(stream: ArchiveStream, block: bytes, member: Member, shared: Records, own: Records) -> None:
     """Puts pax records over what the header said, and takes in the data."""
     apply(member, shared + own if shared else own)
+    if member.kind == "0" and member.name.endswith(b"/"):  # how V7 writes a directory; a name cut short is none
+        member.kind = "5"
     _check_ranges(member)
     if member.kind == "D":
         stream.skip(member.size)
@@ -122,8 +124,6 @@ def _parse(block: bytes) -> Member:
     kind = chr(block[156])
     if kind == "\0":
         kind = "0"
-    if kind == "0" and name.endswith(b"/"):  # how V7 writes a directory
-        kind = "5"
     fields = _NUMBERS if kind in "34" else _NUMBERS[:5]
     mode, uid, gid, size, mtime, *device = (parse_number(block[first:last]) for first, last in fields)
     return Member(

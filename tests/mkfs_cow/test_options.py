@@ -8,15 +8,15 @@ import pytest
 
 from cowlib.errors import UsageError
 from cowlib.format import CompatRoFeature, Compression, IncompatFeature
+from mkfs_cow.compression import CompressionChoice, parse_compression
 from mkfs_cow.features import DEFAULTS, FEATURES, describe_features, parse_features
 from mkfs_cow.options import (
-    CompressionChoice,
     InodeFlagsSpec,
     Options,
     SubvolumeSpec,
-    parse_compression,
     parse_epoch,
     parse_inode_flags,
+    parse_owner,
     parse_size,
     parse_subvolume,
     parse_uuid,
@@ -84,9 +84,17 @@ def test_subvolumes():
     assert parse_subvolume("ro:a//b/") == SubvolumeSpec(b"a/b", True, False)
     assert parse_subvolume("default-ro:x") == SubvolumeSpec(b"x", True, True)
     assert parse_subvolume("./ro:subdir") == SubvolumeSpec(b"ro:subdir", False, False)
-    for text in ("rw:", "rw:..", "x:y", "rw:a/../../b"):
+    assert parse_subvolume("default:/") == SubvolumeSpec(b"", False, True)
+    for text in ("rw:", "", "rw:..", "x:y", "rw:a/../../b"):
         with pytest.raises(UsageError):
             parse_subvolume(text)
+
+
+def test_owner():
+    assert parse_owner("0:4294967294") == (0, 4294967294)
+    for text in ("", "0", "0:", ":0", "0:0:0", "root:root", "-1:0", "0:4294967295"):
+        with pytest.raises(UsageError):
+            parse_owner(text)
 
 
 def test_inode_flags():

@@ -11,10 +11,11 @@ import pytest
 
 from cowlib.checksum import csum_size
 from cowlib.format import Compression, CsumType
+from mkfs_cow.compression import CompressionChoice, CompressionChoices
 from mkfs_cow.data.plan import DataOptions
 from mkfs_cow.data.write import estimate_data
 from mkfs_cow.features import parse_features
-from mkfs_cow.options import CompressionChoice, Options, SubvolumeSpec
+from mkfs_cow.options import Options, SubvolumeSpec
 from mkfs_cow.source.directory import scan_directory
 from mkfs_cow.source.subvolumes import partition
 from mkfs_cow.space_estimate import metadata_estimate
@@ -96,11 +97,11 @@ def test_metadata_is_never_more(tmp_path: Path, case: str, nodesize: int) -> Non
         nodesize=nodesize,
         features=features,
         csum_type=CsumType.SHA256 if "--csum" in given else CsumType.CRC32,
-        compression=CompressionChoice(Compression.ZSTD, 3) if "--compress" in given else None,
+        compression=CompressionChoices(CompressionChoice(Compression.ZSTD, 3) if "--compress" in given else None),
         subvolumes=[SubvolumeSpec(b"%d" % n, False, False) for n in range(count)] if case == "subvolumes" else [],
     ).resolve()
     data_options = DataOptions(
-        compression=options.compression.algorithm if options.compression else Compression.NONE,
+        compression=Compression.ZSTD if options.compression else Compression.NONE,
         no_holes="no-holes" in features,
     )
     parts = partition(scan_directory(tree, warn=pytest.fail), [spec.path for spec in options.subvolumes])

@@ -20,6 +20,7 @@ import zstandard
 
 from mkfs_cow.source.archive import scan_tar
 from mkfs_cow.source.directory import scan_directory
+from mkfs_cow.source.exclude import excluder
 from mkfs_cow.source.tables import Tree
 from tests import oracles
 from tests.mkfs_cow.source.compared import (
@@ -309,7 +310,7 @@ def test_excluded(tmp_path: Path) -> None:
         member("kept", kind=tarfile.LNKTYPE, linkname="tmp/file"),
         member("also/tmp", b"no directory"),
     )
-    tree = scan_tar(str(archive), exclude=["tmp/"], warn=never)
+    tree = scan_tar(str(archive), exclude=excluder(["tmp/"]), warn=never)
     assert set(paths_of(tree)) == {b"", b"also", b"also/tmp", b"kept"}
     assert contents(tree, b"kept") == b"data"
     assert tree.nlink[tree.find(b"kept")] == 1
@@ -382,11 +383,34 @@ def test_devices_and_kinds(tmp_path: Path) -> None:
     assert (entries[b"char"].rdev, entries[b"block"].rdev) == ((1, 3), (300, 70000))
 
 
-def test_clamped(tmp_path: Path) -> None:
-    archive = made(tmp_path / "archive", member("a", mtime=5000, pax_headers={"atime": "1", "ctime": "9000"}))
+def test_only_later_times_are_clamped(tmp_path: Path) -> None:
+    archive = made(
+        tmp_path / "archive",
+        member("implied/a", mtime=700),
+        member("early", mtime=1000, pax_headers={"mtime": "1000.25", "atime": "1", "ctime": "9000"}),
+        member("late", mtime=5000, pax_headers={"atime": "1", "ctime": "9000"}),
+    )
     tree = scan_tar(str(archive), clamp=4000, warn=never)
-    for times in (tree.mtime, tree.atime, tree.ctime, tree.otime):
-        assert (times.sec == 4000).all()
+    expected = {b"": (700, 0), b"implied": (700, 0), b"implied/a": (700, 0), b"late": (4000, 0)}
+    for name, time in (expected | {b"early": (1000, 250_000_000)}).items():
+        inode = tree.find(name)
+        for times in (tree.mtime, tree.atime, tree.ctime, tree.otime):
+            assert (times.sec[inode], times.nsec[inode]) == time, name
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_long_name_cut_at_a_slash_is_no_directory(tmp_path: Path, form: int) -> None:
+    """The header itself has room for a hundred bytes of a name."""
+    name = "d" * 99 + "/file"
+    tree = scan_tar(str(made(tmp_path / "archive", member(name, b"data"), form=form)), warn=never)
+    inode = tree.find(name.encode())
+    assert inode is not None
+    assert list(data_of(tree, inode)) == [(0, b"data")]
+
+
+def test_symbolic_links_have_every_permission(tmp_path: Path) -> None:
+    archive = made(tmp_path / "archive", member("link", kind=tarfile.SYMTYPE, linkname="a", mode=0o644))
+    assert in_tables(scan_tar(str(archive), warn=never))[b"link"].mode == stat.S_IFLNK | 0o777
 
 
 def test_libarchive(sample_tree: Path, tmp_path: Path) -> None:
