@@ -49,7 +49,7 @@ def owners(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def access(path: Path) -> str:
-    words = ["getfacl", "--numeric", "--omit-header", "--absolute-names", path]
+    words = ["getfacl", "--numeric", "--omit-header", "--absolute-names", str(path)]
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -164,7 +164,7 @@ def test_pseudo_files_in_subvolumes_and_the_same_every_time(tmp_path: Path) -> N
     defs = written(tmp_path, "defs", "home/y f 644 0 0 seq 100000\nhome/z L home/y\nvar d 755 0 0\nvar/f i 600 0 0 f\n")
     images = [tmp_path / "one", tmp_path / "two"]
     for image in images:
-        words = ["-U", "5b8e9d3c-2f8a-4d5e-9c63-0a1b2c3d4e5f", "--rootdir", root, "--pseudo", defs]
+        words: list[str | Path] = ["-U", "5b8e9d3c-2f8a-4d5e-9c63-0a1b2c3d4e5f", "--rootdir", root, "--pseudo", defs]
         words += ["--subvol", "home", "--subvol", "var", "--compress", "zstd,home=lzo", "--compress-property"]
         mkfs("-q", *words, image, env={"SOURCE_DATE_EPOCH": "0"})
         assert run_command("fsck_cow", "--data", image).returncode == 0
@@ -193,7 +193,8 @@ def test_data_is_sorted(tmp_path: Path, image: Path, compress: str) -> None:
     root = made(tmp_path, "a", "boot/k", "boot/l", "usr/x", "usr/y", "z", data=os.urandom(9000) + b"x" * 90_000)
     order = written(tmp_path, "sort", "z 100\nboot 50\nboot/l 60\nusr/x -1\nnowhere 5\n")
     said = run_command("mkfs_cow", "-q", "--compress", compress, "--rootdir", root, "--sort", order, image)
-    assert f"{order}:5: nowhere: not there" in said.stderr
+    assert said.returncode == 0  # such lists are made elsewhere: what is not there any more is no mistake
+    assert f"--sort: nowhere: not there (line 5 of {order})" in said.stderr
     with oracles.judged(image) as mountpoint:
         oracles.assert_same_tree(root, mountpoint)
         files = [path for path in mountpoint.rglob("*") if path.is_file()]
@@ -241,7 +242,7 @@ def test_what_is_written_later_is_compressed_too(tmp_path: Path, image: Path) ->
     btrfs = oracles.progs().btrfs
 
     def property_of(path: Path) -> str:
-        words = [btrfs, "property", "get", path, "compression"]
+        words = [btrfs, "property", "get", str(path), "compression"]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
     with oracles.judged(image) as mountpoint:

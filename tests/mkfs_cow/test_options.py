@@ -8,10 +8,9 @@ import pytest
 
 from cowlib.errors import UsageError
 from cowlib.format import CompatRoFeature, Compression, IncompatFeature
-from mkfs_cow.compression import parse_compression
+from mkfs_cow.compression import CompressionChoice, parse_compression
 from mkfs_cow.features import DEFAULTS, FEATURES, describe_features, parse_features
 from mkfs_cow.options import (
-    CompressionChoice,
     InodeFlagsSpec,
     Options,
     SubvolumeSpec,

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def spread(tree: Tree, name: str, value: Callable[[random.Random], int], seed: int) -> Tree:
     """The tree with some value for every inode."""
     source = random.Random(seed)
-    column = np.array([value(source) for _ in range(len(tree))], dtype=getattr(tree, name).dtype)
+    column: Any = np.array([value(source) for _ in range(len(tree))], dtype=getattr(tree, name).dtype)
     return replace(tree, **{name: column})
 
 

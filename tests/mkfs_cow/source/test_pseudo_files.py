@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cowlib.errors import UsageError
-from mkfs_cow.read_source import empty_tree
 from mkfs_cow.source.directory import scan_directory
+from mkfs_cow.source.empty import empty_tree
 from mkfs_cow.source.pseudo import read_pseudo
 from mkfs_cow.source.pseudo_files import with_pseudo_files
 from mkfs_cow.source.tables import Tree
@@ -95,9 +95,9 @@ def test_as_if_it_had_been_there(tmp_path: Path, seed: int) -> None:
     tree = applied(scanned(part), "\n".join(lines) + "\n", root=part)
     expected = scanned(full)
     assert same_tables(tree, expected)
-    for path, inode in paths_of(expected).items():
+    for name, inode in paths_of(expected).items():
         if stat.S_ISREG(int(expected.mode[inode])):
-            assert contents(tree, path) == contents(expected, path), path
+            assert contents(tree, name) == contents(expected, name), name
 
 
 def test_from_nothing() -> None:
