@@ -313,3 +313,14 @@ def test_options_for_what_goes_in(tmp_path: Path, option: str) -> None:
 def test_json_of_pseudo_files_alone(tmp_path: Path) -> None:
     defs = written(tmp_path, "defs", "a d 755 0 0\na/b f 644 0 0 echo\n")
     assert json.loads(mkfs("--json", "--pseudo", defs, tmp_path / "image"))["inodes"] == 3
+
+
+def test_a_property_alone_needs_its_feature(tmp_path: Path) -> None:
+    """A kernel that cannot decompress must not mount what the property makes others write."""
+    root = tmp_path / "root"
+    (root / "lib").mkdir(parents=True)
+    image = tmp_path / "image"
+    for words, features in (([], set()), (["--compress-property"], {"COMPRESS_ZSTD", "COMPRESS_LZO"})):
+        mkfs("-q", "-f", "--compress", "zstd,lib=lzo", *words, "--rootdir", root, image)
+        said = run_command("cow_debug_tree", "--super", image).stdout
+        assert set(re.findall(r"COMPRESS_\w+", said)) == features
