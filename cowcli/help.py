@@ -43,7 +43,7 @@ class Example:
 class Help:
     """What a command says of itself beside its options.
 
-    ``summary`` is one line without a full stop. ``values`` gives what arguments can be, by their metavar; only who
+    ``summary`` is one line without a full stop. ``values`` gives what arguments can be, by option or metavar; only who
     writes completions calls it, so it may import what takes long. ``details`` (by an option's name) and ``sections``
     (title, paragraphs) stand in the manual page alone; in them, ``*stars*`` are around what is to be typed.
     """

@@ -20,13 +20,13 @@ def _values() -> Mapping[str, Values]:
     return {
         "DEVICE...": path,
         "PROFILE": Values(tuple(profile.name for profile in PROFILES)),
-        "TYPE": Values(tuple(CSUM_TYPES)),
-        "LIST": Values(("list-all", *features, *(f"^{name}" for name in features)), listed=True),
+        "--csum": Values(tuple(CSUM_TYPES)),
+        "--features": Values(("list-all", *features, *(f"^{name}" for name in features)), listed=True),
         "DIR": Values(files="directories"),
         "FILE": path,
-        "TYPE:DIR": Values(SUBVOLUME_TYPES, then=Values(files="directories")),
-        "ALGO[:LEVEL]": Values(("zstd", "zlib", "lzo", "no")),
-        "FLAGS:PATH": Values(INODE_FLAGS, listed=True, then=path),
+        "--subvol": Values(SUBVOLUME_TYPES, then=Values(files="directories")),
+        "--compress": Values(("zstd", "zlib", "lzo", "no")),
+        "--inode-flags": Values(INODE_FLAGS, listed=True, then=path),
     }
 
 
@@ -37,7 +37,7 @@ HELP = Help(
         "0": "the filesystem is made",
         "1": "it is not, and a line says why; or it is, and warnings say what did not go in",
         "2": "wrong usage",
-        "128+N": "ended by signal N (130: interrupted): the filesystem is not complete",
+        "128+N": "ended by signal N (130: interrupted): a new image file is removed, and what was on a device is gone",
     },
     environment={
         "SOURCE_DATE_EPOCH": "seconds since 1970 that stand for now, so that the clock does not show in the image",

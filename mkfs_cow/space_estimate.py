@@ -63,7 +63,7 @@ _SPARE_NODES, _SPARE = 32, 32
 _SYSTEM_NODES = 8
 
 #: Bytes of file data for which there is one byte of room for metadata, of the room that is asked for.
-_DATA_TO_METADATA = 16
+_DATA_TO_METADATA = 8
 
 
 @dataclass(frozen=True)

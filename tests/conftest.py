@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,6 +47,18 @@ def make_devices(tmp_path: Path) -> Iterator[Callable[[int, int], list[str]]]:
 def pytest_configure() -> None:
     """Have a terminated session end as an interrupted one does, with everything detached and removed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why cases were skipped, with how many for each reason: what this machine left untested, at a glance."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.getreports("skipped"):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[why.removeprefix("Skipped: ")] += 1
+    if reasons:
+        terminalreporter.section(f"{reasons.total()} skipped")
+        for why, count in reasons.most_common():
+            terminalreporter.write_line(f"{count:6}  {why}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -13,6 +13,7 @@ from cowlib.errors import CowError
 from mkfs_cow.source.contents import shown
 from mkfs_cow.source.tar_member import BrokenArchive, Member, parse_number, parse_octal
 from mkfs_cow.source.tar_pax import Records, apply, parse_records
+from mkfs_cow.source.tar_run import Run, next_run
 from mkfs_cow.source.tar_sparse import take_data
 
 if TYPE_CHECKING:
@@ -37,16 +38,35 @@ def members(stream: ArchiveStream, warn: Callable[[str], None]) -> Iterator[Memb
     Without the block of zeros that ends an archive something may be missing, as after a pipe that broke: ``warn``
     gets a line for that. Raises CowError for a broken archive.
     """
+    for found in members_and_runs(stream, warn):
+        if isinstance(found, Run):
+            for i in range(len(found)):
+                yield member_of(found, i)
+        else:
+            yield found
+
+
+def members_and_runs(stream: ArchiveStream, warn: Callable[[str], None]) -> Iterator[Member | Run]:
+    """The same, but where many plain members follow each other all of them as one."""
     place = "at its beginning"
     try:
-        for member in _members(stream, warn):
-            place = f"after {shown(member.name)}"
-            yield member
+        for found in _members(stream, warn):
+            place = f"after {shown(found.name[-1] if isinstance(found, Run) else found.name)}"
+            yield found
     except BrokenArchive as error:
         raise CowError(f"{stream.name}: {place}: {error}") from None
 
 
-def _members(stream: ArchiveStream, warn: Callable[[str], None]) -> Iterator[Member]:
+def member_of(run: Run, i: int) -> Member:
+    """One member of a run by itself. Raises BrokenArchive."""
+    member = _parse(run.header(i))
+    _check_ranges(member)
+    if run.is_file[i] and member.size:
+        member.segments = [(0, member.size, int(run.position[i]))]
+    return member
+
+
+def _members(stream: ArchiveStream, warn: Callable[[str], None]) -> Iterator[Member | Run]:
     shared: Records = []
     own: Records = []
     name = link = None
@@ -73,6 +93,8 @@ def _members(stream: ArchiveStream, warn: Callable[[str], None]) -> Iterator[Mem
             _finish(stream, block, header, shared, own)
             yield header
             own, name, link = [], None, None
+            while not shared and (run := next_run(stream)) is not None:
+                yield run
         block = stream.block()
     if block is None:
         warn(f"{stream.name}: the archive has no end: something may be missing")
@@ -136,7 +158,7 @@ def _extra(stream: ArchiveStream, header: Member) -> bytes:
 
 def _check_ranges(member: Member) -> None:
     """Refuses what no file can be."""
-    limits = ((member.uid, 32), (member.gid, 32), (member.size, 62), (member.major, 12), (member.minor, 20))
+    limits = ((member.uid, 32), (member.gid, 32), (member.size, 63), (member.major, 12), (member.minor, 20))
     if not all(0 <= value < 1 << bits for value, bits in limits):
         raise BrokenArchive("owner, size or device number out of range")
     if b"\0" in member.name or b"\0" in member.link:

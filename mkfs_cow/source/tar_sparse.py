@@ -52,7 +52,7 @@ def take_data(stream: ArchiveStream, block: bytes, member: Member, records: Reco
             else:
                 wanted = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
                 pieces = _pairs([value for key, value in records if key in wanted])
-    if not 0 <= member.size < 1 << 62:
+    if not 0 <= member.size < 1 << 63:
         raise BrokenArchive(f"a file of {member.size} bytes")
     member.segments = _placed(pieces, stored, member.size, stream.keep(stored))
 

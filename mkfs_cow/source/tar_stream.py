@@ -10,8 +10,10 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, TypeAlias, cast
+
+import numpy as np
 
 from cowlib.errors import CowError
 from mkfs_cow.source.contents import FileContents
@@ -21,8 +23,13 @@ from mkfs_cow.source.tar_member import BrokenArchive
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from numpy.typing import NDArray
+
 _BLOCK = 512
 _PIECE = 1 << 20
+
+#: What is read ahead after a jump.
+_SHORT = 1 << 14
 
 #: The largest window of a zstd stream that is unpacked, as the zstd program has it: 128 MiB.
 _ZSTD_WINDOW = 1 << 27
@@ -99,6 +106,7 @@ class ArchiveStream:
         else:
             self._place = spool_file(buffering=_PIECE)
         self._kept = 0
+        self._window, self._at, self._ahead = b"", 0, _SHORT
 
     def __enter__(self) -> ArchiveStream:
         return self
@@ -116,6 +124,32 @@ class ArchiveStream:
         except OSError as error:
             raise _no_room(error) from error
         return FileContents(self._place)
+
+    def ahead(self) -> tuple[bytes, int]:
+        """What was read ahead, and where in it the next block begins; nothing at the end. `advance` passes over it."""
+        if self._at == len(self._window):
+            self._refill()
+        return self._window, self._at
+
+    @property
+    def left(self) -> int:
+        """How many bytes can be passed over: all there are if the archive is its own place, else what `ahead` gave."""
+        return self._size - self._position if self._in_place else len(self._window) - self._at
+
+    def advance(self, length: int, data: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+        """Passes over ``length`` bytes, at most what is `left`. What ``data`` names of it is kept: the places of the
+        beginning and the end of each range in what `ahead` gave. Gives their positions in the contents.
+        """
+        first = np.array([begin for begin, _ in data], dtype=np.int64)
+        if self._in_place:
+            position = first + (self._position - self._at)
+            self._move(length)
+            return position
+        position = self._kept + np.cumsum([0, *(end - begin for begin, end in data)])[:-1]
+        self._keep(b"".join([self._window[begin:end] for begin, end in data]))
+        self._at += length
+        self._position += length
+        return position
 
     def block(self) -> bytes | None:
         """The next block, None at the end. Raises BrokenArchive."""
@@ -144,12 +178,15 @@ class ArchiveStream:
             self.skip(length)
             return position
         for piece in self._pieces(length):
-            try:
-                self._place.write(piece)
-            except OSError as error:
-                raise _no_room(error) from error
-        self._kept += length
+            self._keep(piece)
         return self._kept - length
+
+    def _keep(self, data: bytes) -> None:
+        try:
+            self._place.write(data)
+        except OSError as error:
+            raise _no_room(error) from error
+        self._kept += len(data)
 
     def skip(self, length: int) -> None:
         """Passes over the next ``length`` bytes. Raises BrokenArchive."""
@@ -159,8 +196,16 @@ class ArchiveStream:
             return
         if self._position + length > self._size:
             raise BrokenArchive("the archive ends too early")
-        self._position += length + -length % _BLOCK
-        self._stream.seek(self._position)
+        self._move(length + -length % _BLOCK)
+
+    def _move(self, length: int) -> None:
+        """Passes over bytes of an archive that is its own place."""
+        self._position += length
+        self._at += length
+        if self._at > len(self._window):
+            self._stream.seek(self._position)
+            self._window, self._at = b"", 0
+            self._ahead = _SHORT
 
     def drain(self) -> None:
         """Reads what follows the archive: whoever writes to a pipe may not expect that it breaks."""
@@ -179,12 +224,25 @@ class ArchiveStream:
 
     def _read(self, length: int) -> bytes:
         """Up to ``length`` bytes, fewer only at the end."""
-        try:
-            data = self._stream.read(length)
-        except self._errors as error:
-            raise CowError(f"{self.name}: cannot be read: {error}") from error
+        end = self._at + length
+        data = self._window[self._at : end]
+        while len(data) < length:
+            self._refill()
+            if not self._window:
+                break
+            end = length - len(data)
+            data += self._window[:end]
+        self._at = min(end, len(self._window))
         self._position += len(data)
         return data
+
+    def _refill(self) -> None:
+        """Reads on, further ahead every time: after a jump maybe only one header is wanted."""
+        try:
+            self._window, self._at = self._stream.read(self._ahead), 0
+        except self._errors as error:
+            raise CowError(f"{self.name}: cannot be read: {error}") from error
+        self._ahead = min(2 * self._ahead, _PIECE)
 
 
 def _no_room(error: OSError) -> CowError:

@@ -87,7 +87,7 @@ def _options(params: list[Any], context: typer.Context, known: Mapping[str, Valu
             metavar = metavar.strip("[]")
         record = param.get_help_record(context)
         text = " ".join(record[1].split())
-        values = Values() if metavar is None else _values(param, metavar, known)
+        values = Values() if metavar is None else _values(param, (*names, metavar), known)
         yield Option(names, metavar, optional, bool(param.multiple), text, values)
 
 
@@ -95,13 +95,17 @@ def _arguments(params: list[Any], known: Mapping[str, Values]) -> Iterator[Argum
     for param in params:
         if param.param_type_name == "argument" and not param.hidden:
             metavar = param.metavar or param.name.upper()
-            yield Argument(metavar, param.nargs != 1, _values(param, metavar, known))
+            yield Argument(metavar, param.nargs != 1, _values(param, (metavar,), known))
 
 
-def _values(param: Any, metavar: str, known: Mapping[str, Values]) -> Values:
-    """What is declared beside the command; else what the type says, or a metavar that has a meaning everywhere."""
-    if metavar in known:
-        return known[metavar]
+def _values(param: Any, names: tuple[str, ...], known: Mapping[str, Values]) -> Values:
+    """What is declared beside the command, by an option's name or the metavar, which comes last; else what the type
+    says, or a metavar that has a meaning everywhere.
+    """
+    metavar = names[-1]
+    for name in names:
+        if name in known:
+            return known[name]
     choices = getattr(param.type, "choices", None)
     if choices:
         return Values(tuple(str(getattr(choice, "value", choice)) for choice in choices))

@@ -1,4 +1,7 @@
-"""One leaf with an item of every kind that is rarely met, and `kinds.txt`: what btrfs-progs 6.19 prints of it."""
+"""One leaf with an item of every kind that is rarely met, and `kinds.txt`: what btrfs-progs 6.19 prints of it.
+
+Run as a program it writes that, which takes btrfs-progs (`COW_BTRFS_PROGS`) and is due whenever the image is made anew.
+"""
 
 from __future__ import annotations
 
@@ -145,3 +148,15 @@ def leaf() -> list[Crafted]:
         (_NOTHING, KeyType.STRING_ITEM, _NOTHING): b"text\nand\0more",
     }
     return sorted((tuple(map(int, key)), payload) for key, payload in items.items())  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    from tests.cow_debug_tree.crafted import CraftedImage
+    from tests.cow_debug_tree.test_dump import asked
+
+    with tempfile.TemporaryDirectory() as folder:
+        image = CraftedImage(Path(folder))
+        image.put(leaf())
+        TEXT.write_text(asked("-b", str(image.bytenr), image.path), encoding="utf-8")

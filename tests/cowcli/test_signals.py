@@ -199,7 +199,7 @@ def test_what_nohup_ignores_stays_ignored(filesystem: Path, package: str) -> Non
         "cow_debug_tree": "cow_debug_tree.show:dump",
     }[package]
     options = ["-f"] if package == "mkfs_cow" else []
-    command = ["-m", "tests.cowcli.hanging", package, place, *options, filesystem]
+    command: list[str | Path] = ["-m", "tests.cowcli.hanging", package, place, *options, filesystem]
     code, out, err = ended(start(*command, ignored=(signal.SIGHUP,)), signal.SIGHUP)
     assert (code, err) == (0, "")
     assert out
@@ -239,7 +239,7 @@ def test_helpers_end_with_the_command(what: str, group: bool, number: signal.Sig
     """Whether the signal is meant for all of them, as from a terminal, or for the one that was started."""
     process = start("-c", HELPERS, what)
     if group:
-        process.send_signal = lambda number: os.killpg(process.pid, number)  # type: ignore[method-assign]
+        process.send_signal = lambda number: os.killpg(process.pid, number)  # type: ignore[method-assign, assignment]
     code, _, err = ended(process, number)
     assert (code, err) == (128 + number, f"command: {WORDS[number]}\n")
 

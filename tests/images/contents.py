@@ -25,12 +25,12 @@ _WORDS = b"the cow eats grass and gives milk while trees grow slowly in every fi
 
 
 def text(source: random.Random, size: int) -> bytes:
-    """Words one after another; a hundred pages or so, then the same again."""
-    page = b" ".join(source.choice(_WORDS) for _ in range(4000))
+    """Words one after another, and after 16 KiB the same again: stripes of them cancel each other out in parity."""
+    page = b" ".join(source.choice(_WORDS) for _ in range(6000))[: 16 << 10]
     return (page * (size // len(page) + 1))[:size]
 
 
-def fill(top: Path, seed: int, *, files: int = 180, steps: int = 30) -> None:
+def fill(top: Path, seed: int, *, files: int = 150, steps: int = 24) -> None:
     """Fills a filesystem that was just made and is mounted at ``top``, as root, with ``files`` small files and more."""
     source = random.Random(seed)
     many(top / "many", source, files)
@@ -165,29 +165,34 @@ def subvolumes(top: Path, source: random.Random) -> None:
     btrfs("subvolume", "create", top / "volume")
     folder = top / "volume" / "folder"
     folder.mkdir()
-    for number in range(60):
+    for number in range(40):
         (folder / f"file-{number:03}").write_bytes(b"%d" % number * source.randrange(5, 40))
     for number in range(4):
         (folder / f"data-{number}").write_bytes(text(source, 30_000))
     btrfs("subvolume", "create", top / "volume" / "inner")
     (top / "volume" / "inner" / "file").write_bytes(text(source, 20_000))
     before = top / "volume"
-    for number in range(4):
+    for number in range(3):
         oracles.sync(top)
         after = top / f"snapshot-{number}"
         btrfs("subvolume", "snapshot", before, after)
         (before / "folder" / f"file-{number:03}").write_bytes(b"changed in the older")
-        (after / "folder" / f"file-{30 + number:03}").write_bytes(b"changed in the newer")
+        (after / "folder" / f"file-{20 + number:03}").write_bytes(b"changed in the newer")
         (after / "folder" / f"data-{number}").write_bytes(text(source, 25_000))
         before = after
     btrfs("subvolume", "snapshot", "-r", top / "volume", top / "frozen")
 
 
+def crowd(folder: Path, count: int) -> None:
+    """A subvolume of ``count`` small files."""
+    btrfs("subvolume", "create", folder)
+    for number in range(count):
+        (folder / f"file-{number:05}").write_bytes(b"%05d" % number * 7)
+
+
 def grow(top: Path, count: int) -> None:
     """A subvolume of ``count`` small files, whose tree is a few levels high, and a snapshot that shares most of it."""
-    btrfs("subvolume", "create", top / "grown")
-    for number in range(count):
-        (top / "grown" / f"file-{number:05}").write_bytes(b"%05d" % number * 7)
+    crowd(top / "grown", count)
     oracles.sync(top)
     btrfs("subvolume", "snapshot", top / "grown", top / "grown-snapshot")
     for number in range(0, count, count // 5):

@@ -140,11 +140,13 @@ def _copy(image: Path, target: Path) -> Path:
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """All that is in ``folder``, with its holes, the same copies of a block once."""
+    """All that is in ``folder``, with its holes; copies of a block are there once."""
+    scratch = archive.with_suffix(".part")
     environment = {"PATH": os.environ.get("PATH", os.defpath), "XZ_OPT": "-9e", "LC_ALL": "C"}
     owners = ["--owner=0", "--group=0", "--numeric-owner", "--sort=name", "--mtime=@0"]
-    command: list[str | Path] = ["tar", "-cJSf", archive, *owners, "-C", folder.parent, folder.name]
+    command: list[str | Path] = ["tar", "-cJSf", scratch, *owners, "-C", folder.parent, folder.name]
     subprocess.run(command, check=True, env=environment)
+    scratch.rename(archive)
 
 
 def main(names: list[str]) -> None:
@@ -152,10 +154,6 @@ def main(names: list[str]) -> None:
     unknown = set(names) - set(SHAPES)
     if unknown:
         sys.exit(f"no such shapes: {', '.join(sorted(unknown))}; there are {', '.join(SHAPES)}")
-    rows = {}
-    if INDEX.exists():
-        with INDEX.open(encoding="utf-8", newline="") as table:
-            rows = {row["image"]: row for row in csv.DictReader(table)}
     for name in names or SHAPES:
         with tempfile.TemporaryDirectory(prefix="cowtools-images-") as scratch:
             folder = Path(scratch, name)
@@ -163,18 +161,27 @@ def main(names: list[str]) -> None:
             make(name, SHAPES[name], folder)
             archive = FOLDER / f"{name}{SUFFIX}"
             pack(folder, archive)
-        rows[name] = {
-            "image": name,
-            "seed": str(seed_of(name)),
-            "kernel": ".".join(platform.release().split(".")[:2]),
-            "progs": ".".join(map(str, oracles.progs().version)),
-            "what": SHAPES[name].why,
-        }
+        enter(name)
         print(f"{name}: {archive.stat().st_size:,} bytes", flush=True)
+
+
+def enter(name: str) -> None:
+    """Notes in the index that an image was just made, and by what."""
+    rows = {}
+    if INDEX.exists():
+        with INDEX.open(encoding="utf-8", newline="") as table:
+            rows = {row["image"]: row for row in csv.DictReader(table)}
+    rows[name] = {
+        "image": name,
+        "seed": str(seed_of(name)),
+        "kernel": ".".join(platform.release().split(".")[:2]),
+        "progs": ".".join(map(str, oracles.progs().version)),
+        "what": SHAPES[name].why,
+    }
     with INDEX.open("w", encoding="utf-8", newline="") as table:
         writer = csv.DictWriter(table, ["image", "seed", "kernel", "progs", "what"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows[name] for name in SHAPES if name in rows)
+        writer.writerows(rows[known] for known in SHAPES if known in rows)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def owners(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def access(path: Path) -> str:
-    words = ["getfacl", "--numeric", "--omit-header", "--absolute-names", str(path)]
+    words: list[str | Path] = ["getfacl", "--numeric", "--omit-header", "--absolute-names", path]
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -242,7 +242,7 @@ def test_what_is_written_later_is_compressed_too(tmp_path: Path, image: Path) ->
     btrfs = oracles.progs().btrfs
 
     def property_of(path: Path) -> str:
-        words = [btrfs, "property", "get", str(path), "compression"]
+        words: list[str | Path] = [btrfs, "property", "get", path, "compression"]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
     with oracles.judged(image) as mountpoint:

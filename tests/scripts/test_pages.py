@@ -131,7 +131,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "words, expected",
     [
-        (["mkfs.cow", "--compr"], ["--compress"]),
+        (["mkfs.cow", "--compr"], ["--compress", "--compress-property"]),
         (["mkfs.cow", "--compress", "z"], ["zstd", "zlib"]),
         (["mkfs.cow", "-f", "-d", "raid1c"], ["raid1c3", "raid1c4"]),
         (["mkfs.cow", "-O", "quota,^no-"], ["quota,^no-holes"]),
@@ -186,8 +186,8 @@ def test_bash_completes_a_line(folder: Path) -> None:
         source = SHARE / "bash-completion/completions/mkfs.cow"
         set_up = f"bind 'set enable-bracketed-paste off'; . {source}; mkfs.cow() {{ printf '<%s>' \"$@\" END; }}"
         _type(terminal, f"{set_up}; echo READ''Y\n", until="READY")
-        said = _type(terminal, "mkfs.cow --compres\tzs\t-u default-ro:tre\t tw\t\n", until="<END>")
-        assert "<--compress><zstd><-u><default-ro:tree/><two words><END>" in said
+        said = _type(terminal, "mkfs.cow --mix\t--compress zs\t-u default-ro:tre\t tw\t\n", until="<END>")
+        assert "<--mixed><--compress><zstd><-u><default-ro:tree/><two words><END>" in said
     finally:
         os.close(terminal)  # which ends the shell
         os.waitpid(child, 0)
@@ -215,7 +215,7 @@ def test_fish_offers(folder: Path) -> None:
         said = run("fish", "--no-config", "-c", f"{sources}; complete -C '{line}'", cwd=folder)
         return [entry.split("\t")[0] for entry in said.splitlines()]
 
-    assert offered("mkfs.cow --compr") == ["--compress"]
+    assert offered("mkfs.cow --mix") == ["--mixed"]
     assert offered("mkfs.cow -d raid1c") == ["raid1c3", "raid1c4"]
     assert offered("mkfs.cow -O quota,^no-") == ["quota,^no-holes"]
     assert offered("mkfs.cow -r t") == ["tree/"]

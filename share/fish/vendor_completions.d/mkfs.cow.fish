@@ -22,7 +22,7 @@ complete -c mkfs.cow -l owner-map -rF -d 'change owners as its lines say: uid|gi
 complete -c mkfs.cow -l pseudo -rF -d 'add and change files as its lines say, in mksquashfs\'s words: PATH TYPE MODE UID GID ...'
 complete -c mkfs.cow -s x -l one-file-system -d 'leave out what is in other filesystems mounted below --rootdir'
 complete -c mkfs.cow -l reflink -d 'share blocks with the files of --rootdir where one filesystem has both'
-complete -c mkfs.cow -l compress -rF -d 'zstd (1-15), zlib (1-9), lzo or no; after commas others for some paths or globs from the root and what is below them, such as zstd:9,boot=no: the nearest one counts [default: no]'
+complete -c mkfs.cow -l compress -xa 'zstd zlib lzo no' -d 'zstd (1-15), zlib (1-9), lzo or no; after commas others for some paths or globs from the root and what is below them, such as zstd:9,boot=no: the nearest one counts [default: no]'
 complete -c mkfs.cow -l compress-property -d 'set the compression property too: what is written later is compressed (or, with no, never is)'
 complete -c mkfs.cow -l sort -rF -d 'order of the data on disk, highest first, as its lines say: PATH PRIORITY (-32768 to 32767, else 0)'
 complete -c mkfs.cow -l inode-flags -xa 'nodatacow: nodatasum:' -d 'nodatacow, nodatasum for PATH and what is below'

@@ -45,8 +45,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def spread(tree: Tree, name: str, value: Callable[[random.Random], int], seed: int) -> Tree:
     """The tree with some value for every inode."""
     source = random.Random(seed)
-    column: Any = np.array([value(source) for _ in range(len(tree))], dtype=getattr(tree, name).dtype)
-    return replace(tree, **{name: column})
+    column = np.array([value(source) for _ in range(len(tree))], dtype=getattr(tree, name).dtype)
+    changed: dict[str, Any] = {name: column}
+    return replace(tree, **changed)
 
 
 def round_trip(trees: list[Tree], options: DataOptions, sink: MemorySink | None = None) -> tuple[Written, MemorySink]:

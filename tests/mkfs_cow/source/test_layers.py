@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -30,7 +31,7 @@ def never(line: str) -> None:
     raise AssertionError(line)
 
 
-def directory(name: str, **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+def directory(name: str, **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
     return member(name, kind=tarfile.DIRTYPE, **fields)
 
 
@@ -168,7 +169,7 @@ def test_compressed_layers_and_standard_input(tmp_path: Path, image: Path) -> No
     packed = zstandard.compress((tmp_path / "plain").read_bytes())
     second.write_bytes(packed + b"\x50\x2a\x4d\x18\x04\0\0\0toc!")
     third = made(tmp_path / "third", member("d/.wh.e"), member("g", b"g" * 10000))
-    options = [
+    options: list[str | Path] = [
         "-q",
         "--layers",
         first,
@@ -232,7 +233,7 @@ def _pack(upper: Path, archive: Path, seed: random.Random) -> Path:
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
             whiteouts.append(member(str(path.parent.relative_to(upper) / f".wh.{path.name}")))
             continue
-        fields = {"mode": stat.S_IMODE(status.st_mode), "uid": status.st_uid, "gid": status.st_gid}
+        fields: dict[str, Any] = {"mode": stat.S_IMODE(status.st_mode), "uid": status.st_uid, "gid": status.st_gid}
         if stat.S_ISDIR(status.st_mode):
             members.append(directory(name, **fields))
             if b"trusted.overlay.opaque" in map(os.fsencode, os.listxattr(path)):

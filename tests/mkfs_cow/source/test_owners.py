@@ -49,8 +49,13 @@ def owners(tree: Tree) -> list[tuple[int, int]]:
 
 def test_ranges(tmp_path: Path) -> None:
     path = map_file(tmp_path, "# a container\nboth 100000 0 65536\nuid 1000 7\ngid 5 4294967294\nuid 4294967294 1\n")
-    files: list[tuple[int, int, dict[bytes, bytes]]]
-    files = [(100000, 165535, {}), (165536, 99999, {}), (1000, 1000, {}), (1001, 5, {}), (2**32 - 2, 4, {})]
+    files: list[tuple[int, int, dict[bytes, bytes]]] = [
+        (100000, 165535, {}),
+        (165536, 99999, {}),
+        (1000, 1000, {}),
+        (1001, 5, {}),
+        (2**32 - 2, 4, {}),
+    ]
     assert owners(mapped(tree_of(*files), read_owner_map(path))) == [
         (0, 0),
         (0, 65535),
