@@ -41,7 +41,10 @@ def inspect_target(path: Path, byte_count: int | None, wanted: int | None, secto
     ``byte_count`` is the size asked for with ``-b``.  ``wanted`` is how large an image file that is missing or empty
     should be made otherwise (None: it must be there).  One that has a size keeps it.
     """
-    missing = not path.exists()
+    try:
+        missing = not path.exists()
+    except OSError as error:  # one may not look into the directory
+        raise DeviceError(f"cannot open: {error.strerror}", device=str(path)) from None
     if missing and not path.parent.is_dir():
         raise DeviceError(f"there is no directory {path.parent}", device=str(path))
     if missing and _among_devices(path.parent):

@@ -95,7 +95,8 @@ def _small(options: tuple[str, ...]) -> Path:
     image = Path(tempfile.mkstemp(suffix=".img", dir=folder)[1])
     with image.open("wb") as file:
         file.truncate(128 * MIB)
-    command: list[str | Path] = [sys.executable, "-m", "mkfs_cow", "-q", "--rootdir", tree, *options, image]
+    source = [] if "--rootdir" in options else ["--rootdir", str(tree)]
+    command: list[str | Path] = [sys.executable, "-m", "mkfs_cow", "-q", *source, *options, image]
     subprocess.run(command, check=True, env=environment())
     return image
 
