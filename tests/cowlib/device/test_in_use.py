@@ -544,10 +544,10 @@ class FakeMachine:
         (folder / "start").write_text(f"{start // 512}\n")
         (folder / "size").write_text(f"{size // 512}\n")
 
-    def loop(self, name: str, number: str, backing: str) -> None:
+    def loop(self, name: str, number: str, backing: str, limit: int = 0) -> None:
         self.disk(name, number)
         (self.folder(name) / "loop").mkdir()
-        for file, text in (("backing_file", backing), ("offset", "0"), ("sizelimit", "0")):
+        for file, text in (("backing_file", backing), ("offset", "0"), ("sizelimit", str(limit))):
             (self.folder(name) / "loop" / file).write_text(f"{text}\n")
 
     def mounts(self, text: str) -> None:
@@ -646,6 +646,28 @@ def test_volumes_of_one_disk_share_nothing_that_is_known(server: FakeMachine) ->
         assert not overlap(one, two)
     for one, two in [("dm-1", "dm-1"), ("dm-1", "dm-0"), ("dm-1", "sda2"), ("dm-2", "sda"), ("md0p1", "sdb3")]:
         assert overlap(one, two)
+
+
+def test_a_volume_over_an_image(tmp_path: Path, claimed: set[str]) -> None:
+    """What the mapping has taken is busy for its sake; another loop device over the same file is not."""
+    image = oracles.sparse(tmp_path / "image", 64 * MIB)
+    fake = FakeMachine(tmp_path)
+    fake.loop("loop0", "7:0", str(image), limit=64 * MIB)
+    fake.disk("dm-0", "253:0", slaves=("loop0",))
+    claimed.add("loop0")
+    assert busy(fake.target("dm-0")) is None
+    assert busy(fake.target("loop0")) == "is in use: device dm-0 stands on it"
+    found = find_target(image, fake.machine)
+    assert found is not None
+    assert busy(found) == "is in use: loop0 stands on it, device dm-0 stands on it"
+    fresh = FakeMachine(tmp_path / "more")
+    fresh.loop("loop0", "7:0", str(image), limit=64 * MIB)
+    fresh.loop("loop1", "7:1", str(image), limit=MIB)
+    fresh.disk("dm-0", "253:0", slaves=("loop0",))
+    claimed.add("loop1")
+    assert busy(fresh.target("dm-0")) == (
+        "is in use: loop1 stands on the same bytes, mounted elsewhere, or held by another program"
+    )
 
 
 def test_a_device_that_only_the_kernel_knows_to_be_in_use(server: FakeMachine, claimed: set[str]) -> None:
