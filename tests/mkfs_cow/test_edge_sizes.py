@@ -68,7 +68,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.fixture(params=OPTIONS.values(), ids=list(OPTIONS))
 def image(request: pytest.FixtureRequest, archive: Path, tmp_path: Path) -> Path:
     """The image that one set of options makes of the archive."""
     mkfs("-q", "--from-tar", archive, *request.param, tmp_path / "image")
