@@ -145,7 +145,8 @@ class Sizing:
     def _inspect(self, wanted: int | None) -> list[Target]:
         """Looks at all devices; ``wanted`` is how large image files should be that are not there."""
         options = self.options
-        inspect_together(options.devices, options.fsid)
+        archives = options.layers if options.from_tar is None else [options.from_tar]
+        inspect_together(options.devices, archives, options.fsid)
         targets = [
             inspect_target(path, options.byte_count, wanted, options.sectorsize, options.force)
             for path in options.devices

@@ -41,7 +41,10 @@ def inspect_target(path: Path, byte_count: int | None, wanted: int | None, secto
     ``byte_count`` is the size asked for with ``-b``.  ``wanted`` is how large an image file that is missing or empty
     should be made otherwise (None: it must be there).  One that has a size keeps it.
     """
-    missing = not path.exists()
+    try:
+        missing = not path.exists()
+    except OSError as error:  # one may not look into the directory
+        raise DeviceError(f"cannot open: {error.strerror}", device=str(path)) from None
     if missing and not path.parent.is_dir():
         raise DeviceError(f"there is no directory {path.parent}", device=str(path))
     if missing and _among_devices(path.parent):
@@ -62,9 +65,15 @@ def inspect_target(path: Path, byte_count: int | None, wanted: int | None, secto
     return Target(path, _whole(asked, sectorsize), create=asked > size)
 
 
-def inspect_together(paths: list[Path], fsid: uuid.UUID | None) -> None:
-    """Looks at what no device shows alone: raises DeviceError where two share bytes, CowError for a UUID in use."""
+def inspect_together(paths: list[Path], archives: list[str], fsid: uuid.UUID | None) -> None:
+    """Looks at what no device shows alone: raises DeviceError where two share bytes, CowError for a UUID in use.
+
+    None of them may share bytes with one of the ``archives`` either (``-`` is standard input), from which it is filled.
+    """
     refuse_overlap(paths)
+    for archive in archives:
+        for path in paths:
+            refuse_overlap(["/dev/stdin" if archive == "-" else archive, path])
     if fsid is not None and mounted_btrfs(fsid):
         raise CowError(
             f"a filesystem with the UUID {fsid} is mounted: the kernel would take one for the other",

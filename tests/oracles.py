@@ -27,6 +27,7 @@ from typing import NoReturn
 
 import pytest
 
+from cowlib.device import forget_devices
 from tests.trees import assert_same_tree, same_tree
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "require_kernel",
     "require_oracle",
     "same_tree",
+    "scan",
     "scrub",
     "sparse",
     "sync",
@@ -174,12 +176,12 @@ def _kernel_knows_btrfs() -> bool:
 # -- loop devices and mounts --------------------------------------------------------------------------------
 
 
-def attach(path: Path | str) -> str:
-    """Attach an image file to a free loop device, which is returned. The caller detaches it."""
+def attach(path: Path | str, *options: str) -> str:
+    """Attach an image file to a free loop device, which is returned, with losetup's options. The caller detaches it."""
     require_oracle("loop")
     for attempt in range(20):
         # Another process may take the free device between the search and the attaching.
-        said = _run("losetup", "--find", "--show", "--direct-io=on", path, check=False)
+        said = _run("losetup", "--find", "--show", "--direct-io=on", *options, path, check=False)
         device = said.stdout.strip()
         if device:
             _loops[device] = Path(path)
@@ -195,9 +197,7 @@ def attach(path: Path | str) -> str:
 
 def detach(device: str) -> None:
     """Detach a loop device, and make the kernel forget the btrfs it saw there."""
-    found = find_progs()
-    if found:
-        _run(found.btrfs, "device", "scan", "--forget", device, check=False)
+    forget_devices([device])
     _run("losetup", "--detach", device, check=False)
     _loops.pop(device, None)
 
@@ -220,20 +220,27 @@ def loops(paths: Sequence[Path | str]) -> Iterator[list[str]]:
 
 
 @contextmanager
-def mounted(*devices: str, options: Sequence[str] = ()) -> Iterator[Path]:
-    """Mount the btrfs on `devices` (all of them, the first is named to mount) and yield where."""
+def mounted(device: str, *, options: Sequence[str] = ()) -> Iterator[Path]:
+    """Mount the btrfs that `device` is of, as a user does, and yield where.
+
+    The kernel finds its other devices only if it was told of them: by who made it, or by `scan`.
+    """
     require_oracle("mount")
     folder = Path(tempfile.mkdtemp(prefix="cowtools-mount-"))
-    everything = [*options, *(f"device={device}" for device in devices[1:])]
-    flags = ["-o", ",".join(everything)] if everything else []
+    flags = ["-o", ",".join(options)] if options else []
     try:
-        said = _run("mount", "-t", "btrfs", *flags, devices[0], folder, check=False)
+        said = _run("mount", "-t", "btrfs", *flags, device, folder, check=False)
         if said.returncode:
-            pytest.fail(f"the kernel does not mount {' '.join(devices)}: {_last_line(said)}\n{_kernel_log()}")
+            pytest.fail(f"the kernel does not mount {device}: {_last_line(said)}\n{_kernel_log()}")
         _mounts.append(folder)
         yield folder
     finally:
         unmount(folder)
+
+
+def scan(devices: Sequence[str]) -> None:
+    """Tell the kernel of devices that were attached with a btrfs on them, as udev does where it runs."""
+    _run(progs().btrfs, "device", "scan", *devices)
 
 
 def unmount(folder: Path) -> None:

@@ -52,13 +52,15 @@ def start(*command: str | Path, ignored: tuple[signal.Signals, ...] = ()) -> sub
     )
 
 
-def ended(process: subprocess.Popen[str], *numbers: int) -> tuple[int, str, str]:
-    """Exit code and what was said of a process that gets signals once it is where it hangs."""
+def ended(
+    process: subprocess.Popen[str], *numbers: int, send: Callable[[int, int], None] = os.kill
+) -> tuple[int, str, str]:
+    """Exit code and what was said of a process that gets signals, by ``send``, once it is where it hangs."""
     try:
         assert process.stderr is not None
         assert process.stderr.readline() == HERE
         for number in numbers:
-            process.send_signal(number)
+            send(process.pid, number)
         out, err = process.communicate(timeout=60)
         with pytest.raises(ProcessLookupError):  # nobody of its group is left
             os.killpg(process.pid, 0)
@@ -238,9 +240,7 @@ run("command", lambda: {"check": check, "dump": dump}[sys.argv[1]])
 def test_helpers_end_with_the_command(what: str, group: bool, number: signal.Signals) -> None:
     """Whether the signal is meant for all of them, as from a terminal, or for the one that was started."""
     process = start("-c", HELPERS, what)
-    if group:
-        process.send_signal = lambda number: os.killpg(process.pid, number)  # type: ignore[method-assign, assignment]
-    code, _, err = ended(process, number)
+    code, _, err = ended(process, number, send=os.killpg if group else os.kill)
     assert (code, err) == (128 + number, f"command: {WORDS[number]}\n")
 
 

@@ -65,7 +65,10 @@ def copy(images: Sequence[Path] | Path, folder: Path) -> list[Path]:
 
 
 def small(folder: Path, *options: str) -> list[Path]:
-    """A copy of a fresh small filesystem with a few files: one device of 128 MiB, made by mkfs.cow with ``options``."""
+    """A copy of a fresh small filesystem with a few files: one device of 128 MiB, made by mkfs.cow with ``options``.
+
+    A ``--rootdir`` among them takes the place of those files.
+    """
     return copy(_small(options), folder)
 
 
@@ -95,7 +98,8 @@ def _small(options: tuple[str, ...]) -> Path:
     image = Path(tempfile.mkstemp(suffix=".img", dir=folder)[1])
     with image.open("wb") as file:
         file.truncate(128 * MIB)
-    command: list[str | Path] = [sys.executable, "-m", "mkfs_cow", "-q", "--rootdir", tree, *options, image]
+    source: list[str | Path] = [] if "--rootdir" in options else ["--rootdir", tree]
+    command: list[str | Path] = [sys.executable, "-m", "mkfs_cow", "-q", *source, *options, image]
     subprocess.run(command, check=True, env=environment())
     return image
 

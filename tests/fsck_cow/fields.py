@@ -177,7 +177,7 @@ KINDS = (
     ),
     Kind(
         "inline SHARED_DATA_REF",
-        "mixed",
+        "balanced",
         2,
         KeyType.EXTENT_ITEM,
         inline_ref_struct(KeyType.SHARED_DATA_REF),

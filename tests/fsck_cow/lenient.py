@@ -52,8 +52,8 @@ REASONS = (
             "ROOT_ITEM *: last_snapshot",
             "ROOT_ITEM *: otransid",
             "ROOT_ITEM *: rtransid",
-            "ROOT_ITEM of a tree: ctransid",
-            "QGROUP_INFO: generation",
+            "ROOT_ITEM *: ctransid",
+            "QGROUP_INFO*: generation",
             "superblock: super_roots.0.*_gen",
         ),
     ),
@@ -99,7 +99,6 @@ REASONS = (
             "superblock: incompat_flags",
             "EXTENT_DATA inline: compression",
             "EXTENT_DATA regular: compression",
-            "EXTENT_DATA regular: type",
         ),
     ),
     Lenient(
@@ -164,6 +163,11 @@ REASONS = (
         ),
     ),
     Lenient(
+        True,
+        "The kernel writes them before it sets the flag, and a crash may leave them to a file without it.",
+        ("VERITY_DESC_ITEM: key objectid", "VERITY_MERKLE_ITEM: key objectid"),
+    ),
+    Lenient(
         False,
         "Only subvolumes use it.",
         ("ROOT_ITEM of a tree: root_dirid", "ROOT_ITEM of a tree: uuid"),
@@ -205,6 +209,11 @@ REASONS = (
         False,
         "Any value but that of this generation says that the old space cache is not to be used.",
         ("superblock: cache_generation",),
+    ),
+    Lenient(
+        True,
+        "The file of another block group's cache does not fit, and the kernel makes a new one.",
+        ("old free-space cache: location.objectid",),
     ),
     Lenient(
         True,

@@ -91,8 +91,10 @@ def _describe(folder: Path, images: list[Path]) -> None:
 
 @contextmanager
 def _mounted(images: list[Path], options: tuple[str, ...] = ()) -> Iterator[Path]:
-    with oracles.loops(images) as devices, oracles.mounted(*devices, options=options) as top:
-        yield top
+    with oracles.loops(images) as devices:
+        oracles.scan(devices)
+        with oracles.mounted(devices[0], options=options) as top:
+            yield top
 
 
 def manifest(top: Path) -> Iterator[dict[str, Any]]:

@@ -47,6 +47,12 @@ class Shape:
     later: Later | None = None
 
 
+def _allocate_a_chunk(top: Path) -> None:
+    """Space beyond what mkfs.btrfs set aside: only block groups of more than 100 MiB have a cache."""
+    with (top / "room").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 20 * MIB)
+
+
 def _delete_a_subvolume(top: Path) -> None:
     """It is gone for users; its tree goes later."""
     oracles.sync(top)
@@ -204,7 +210,11 @@ SHAPES: Mapping[str, Shape] = {
         mount=("space_cache=v1",),
     ),
     "space-cache": Shape(
-        "crc32c, a free-space cache of old", mkfs=("-O", _NO_FREE_SPACE_TREE), mount=("space_cache=v1",)
+        "crc32c, a free-space cache of old",
+        size=2048 * MIB,
+        mkfs=("-O", _NO_FREE_SPACE_TREE),
+        mount=("space_cache=v1",),
+        first=_allocate_a_chunk,
     ),
     "blake2-holes": Shape("blake2, explicit holes", mkfs=("--csum", "blake2", "-O", "^no-holes,^block-group-tree")),
     "noskinny": Shape("no skinny metadata, no block-group tree", mkfs=("-O", "^skinny-metadata,^block-group-tree")),

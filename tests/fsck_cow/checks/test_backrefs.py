@@ -123,7 +123,7 @@ def test_full_backrefs_are_followed(tmp_path: Path) -> None:
 
         edit.set_fields(edit.first(EXTENTS, full), ExtentItem, flags=int(ExtentFlag.TREE_BLOCK))
 
-    counts = after("quota", tmp_path, edit).counts
+    counts = after("mixed", tmp_path, edit).counts
     assert {"extent.backref-missing", "extent.reference-unknown"} <= counts.keys()
 
 

@@ -112,9 +112,11 @@ def test_blocks_are_shared(place: Path, options: list[str], devices: int, copies
             with oracles.judged(images[0]) as mountpoint:
                 oracles.assert_same_tree(place / "tree", mountpoint)
         else:
-            with oracles.loops(images) as loops, oracles.mounted(*loops) as mountpoint:
-                oracles.assert_same_tree(place / "tree", mountpoint)
-                oracles.scrub(mountpoint)
+            with oracles.loops(images) as loops:
+                oracles.scan(loops)
+                with oracles.mounted(loops[0]) as mountpoint:
+                    oracles.assert_same_tree(place / "tree", mountpoint)
+                    oracles.scrub(mountpoint)
     finally:
         for image in images:
             image.unlink()
