@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 import threading
 import zlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cowlib.errors import DamagedError, UnsupportedError
@@ -56,6 +57,28 @@ def compress(algo: int, level: int, data: bytes, sectorsize: int, *, inline: boo
     if inline:
         return packed if len(packed) < len(data) else None
     return packed if _sectors(len(packed), sectorsize) < _sectors(len(data), sectorsize) else None
+
+
+def libraries(algorithms: Iterable[int]) -> dict[str, str]:
+    """What compresses with these algorithms here, and its versions: the same data gives the same bytes only with the
+    same ones.
+
+    For zstd the Python package and the C library in it, for zlib the C library, for LZO the package.
+    """
+    found = {}
+    wanted = set(algorithms)
+    if Compression.ZSTD in wanted:
+        import zstandard
+
+        found["zstandard"] = zstandard.__version__
+        found["zstd"] = ".".join(map(str, zstandard.ZSTD_VERSION))
+    if Compression.ZLIB in wanted:
+        found["zlib"] = zlib.ZLIB_RUNTIME_VERSION
+    if Compression.LZO in wanted:
+        from importlib.metadata import version
+
+        found["lzallright"] = version("lzallright")
+    return found
 
 
 def decompress(algo: int, data: bytes | memoryview, ram_bytes: int, sectorsize: int) -> bytes:

@@ -32,8 +32,9 @@ _MIN_CHUNK = {
     BlockGroupFlag.DATA | BlockGroupFlag.METADATA: 8 * MIB,
 }
 
-#: The first chunk of a filesystem that keeps everything once: the kernel makes more when it needs them.
-_FIRST_SINGLE = 8 * MIB
+#: A chunk on one stripe follows what is in it, from here on: the kernel makes more when it needs them, of the kind that
+#: it needs.
+_LEAST_SINGLE = 8 * MIB
 
 #: Chunks that follow the content are as short as that takes, but not cut to less where devices are full.
 _MIN_TIGHT = MIB
@@ -148,8 +149,8 @@ class ChunkAllocator:
             return 8 * MIB if stripes > 1 and self.total_bytes >= 256 * MIB else 4 * MIB
         tenth = min(device.total_bytes for device in self.devices) // 10 // profile.copies_per_device * share
         longest = max(_MIN_CHUNK[kind], min(tenth, limit) // MIB * MIB)
-        if stripes == 1 and kind & BlockGroupFlag.METADATA:
-            return max(_FIRST_SINGLE, min(least, longest))
+        if stripes == 1:
+            return max(_LEAST_SINGLE, min(least, longest))
         return longest
 
     def allocate(self, kind: BlockGroupFlag, profile: Profile, length: int) -> NewChunk:

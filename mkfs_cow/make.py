@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cowcli import signals
+from cowlib.compression import libraries
 from cowlib.device import Device, register_devices
 from cowlib.format import BlockGroupFlag, Compression, IncompatFeature
 from cowlib.volume import ChunkMap, Volume
@@ -264,6 +265,7 @@ class _Maker:
             else 0,
             subvolumes=len(self.options.subvolumes),
             shared=shared,
+            libraries=libraries(np.unique(written.extents.compression).tolist()),
             warnings=self.warnings,
             usage=usage(
                 written, layout, [b"", *(spec.path for spec in self.options.subvolumes)], self.options.sectorsize

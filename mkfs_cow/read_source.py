@@ -82,7 +82,7 @@ def read_source(
     tree, missing = with_priorities(tree, priorities)
     if missing:
         path, more = missing[0], f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        warn(f"{options.sort}:{path.line.number}: {shown(path.path)}{more}: not there, and not sorted")
+        advise(f"--sort: {shown(path.path)}{more}: not there (line {path.line.number} of {options.sort})")
     tree = with_compression(tree, options.compression.rules)
     tree = fitting(tree, options.nodesize, extref="extref" in options.features, warn=warn)
     trees = _flagged(partition(tree, [spec.path for spec in options.subvolumes]), options)

@@ -22,6 +22,7 @@ from mkfs_cow.space_estimate import (
     metadata_estimate,
     system_estimate,
     with_comfort,
+    with_first_files,
     with_headroom,
     with_slack,
 )
@@ -109,16 +110,20 @@ class Sizing:
 
     def _required(self, least: SpaceEstimate) -> SpaceEstimate:
         """What the devices must have room for. An empty filesystem is there to be written to."""
-        return least if self.options.filled else self._comfortable(least)
+        if self.options.filled:
+            return least
+        return replace(least, metadata=with_first_files(least.metadata, self.options.nodesize))
 
     def _reserved(self, chunks: ChunkAllocator, least: SpaceEstimate) -> SpaceEstimate:
         """What is reserved at once. As little as the kernel gets along with, which makes chunks from what is left."""
         if self.options.shrink:
             return least
         comfortable = least if least.slack else self._comfortable(least)
+        if not check_fits(chunks, self.profiles, comfortable):
+            comfortable = self._required(least)
         if not self._made_to_measure and self._leaves_room(chunks, least, comfortable):
             return least
-        return comfortable if check_fits(chunks, self.profiles, comfortable) else least
+        return comfortable
 
     @property
     def _made_to_measure(self) -> bool:
@@ -140,7 +145,8 @@ class Sizing:
     def _inspect(self, wanted: int | None) -> list[Target]:
         """Looks at all devices; ``wanted`` is how large image files should be that are not there."""
         options = self.options
-        inspect_together(options.devices, options.fsid)
+        archives = options.layers if options.from_tar is None else [options.from_tar]
+        inspect_together(options.devices, archives, options.fsid)
         targets = [
             inspect_target(path, options.byte_count, wanted, options.sectorsize, options.force)
             for path in options.devices

@@ -51,6 +51,9 @@ _BASE_NODES = 64
 #: What the kernel sets aside for itself, and what it wants to make one file, both together. It counts in nodes.
 _KERNEL_NODES = 700
 
+#: The least of them with which it makes files at all.
+_FIRST_FILE_NODES = 620
+
 #: What is left free for the kernel's own writes in any case, as a part of what the files' metadata takes.
 _HEADROOM = 8
 
@@ -148,6 +151,11 @@ def with_headroom(metadata: int) -> int:
 def with_comfort(metadata: int, nodesize: int) -> int:
     """Bytes of nodes with as much beside them as lets the kernel make new files at once."""
     return metadata + _KERNEL_NODES * nodesize
+
+
+def with_first_files(metadata: int, nodesize: int) -> int:
+    """Bytes of nodes with so much beside them that the kernel makes a new file at all."""
+    return metadata + _FIRST_FILE_NODES * nodesize
 
 
 def with_slack(estimate: SpaceEstimate, slack: int, nodesize: int) -> SpaceEstimate:

@@ -15,8 +15,9 @@ class Summary:
 
     ``devices`` are (devid, bytes, path); ``groups`` are (kind, profile, bytes allocated, bytes used); ``usage`` is
     where the bytes went, see `mkfs_cow.usage`. ``shared`` is how much data is in blocks of the files it came from, None
-    if that was not asked for. ``warnings`` name what was not taken in whole, ``advice`` what may not be as it was
-    meant. ``unregistered`` says why the kernel was not told of the block devices among them, None: it was.
+    if that was not asked for; ``libraries`` are the versions of those that compressed something. ``warnings`` name what
+    was not taken in whole, ``advice`` what may not be as it was meant. ``unregistered`` says why the kernel was not
+    told of the block devices among them, None: it was.
     """
 
     fsid: uuid.UUID
@@ -32,6 +33,7 @@ class Summary:
     inodes: int
     subvolumes: int
     shared: int | None = None
+    libraries: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     usage: dict[str, Any] = field(default_factory=dict)
     unregistered: str | None = None
@@ -77,6 +79,7 @@ class Summary:
                 dict(zip(("kind", "profile", "length", "used"), group, strict=True)) for group in self.groups
             ],
             "devices": [dict(zip(("devid", "total_bytes", "path"), device, strict=True)) for device in self.devices],
+            "libraries": self.libraries,
             "usage": self.usage,
             "warnings": self.warnings,
             "unregistered": self.unregistered,

@@ -65,9 +65,15 @@ def inspect_target(path: Path, byte_count: int | None, wanted: int | None, secto
     return Target(path, _whole(asked, sectorsize), create=asked > size)
 
 
-def inspect_together(paths: list[Path], fsid: uuid.UUID | None) -> None:
-    """Looks at what no device shows alone: raises DeviceError where two share bytes, CowError for a UUID in use."""
+def inspect_together(paths: list[Path], archives: list[str], fsid: uuid.UUID | None) -> None:
+    """Looks at what no device shows alone: raises DeviceError where two share bytes, CowError for a UUID in use.
+
+    None of them may share bytes with one of the ``archives`` either (``-`` is standard input), from which it is filled.
+    """
     refuse_overlap(paths)
+    for archive in archives:
+        for path in paths:
+            refuse_overlap(["/dev/stdin" if archive == "-" else archive, path])
     if fsid is not None and mounted_btrfs(fsid):
         raise CowError(
             f"a filesystem with the UUID {fsid} is mounted: the kernel would take one for the other",

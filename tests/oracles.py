@@ -176,12 +176,12 @@ def _kernel_knows_btrfs() -> bool:
 # -- loop devices and mounts --------------------------------------------------------------------------------
 
 
-def attach(path: Path | str) -> str:
-    """Attach an image file to a free loop device, which is returned. The caller detaches it."""
+def attach(path: Path | str, *options: str) -> str:
+    """Attach an image file to a free loop device, which is returned, with losetup's options. The caller detaches it."""
     require_oracle("loop")
     for attempt in range(20):
         # Another process may take the free device between the search and the attaching.
-        said = _run("losetup", "--find", "--show", "--direct-io=on", path, check=False)
+        said = _run("losetup", "--find", "--show", "--direct-io=on", *options, path, check=False)
         device = said.stdout.strip()
         if device:
             _loops[device] = Path(path)

@@ -30,6 +30,11 @@ class Found(NamedTuple):
     length: int
 
 
+def available() -> bool:
+    """Whether there is a libblkid to ask."""
+    return _library() is not None
+
+
 def probe(path: str | os.PathLike[str]) -> list[Found] | None:
     """All signatures on a device or image file; None if there is no libblkid. Raises `OSError`."""
     library = _library()

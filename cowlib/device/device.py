@@ -7,6 +7,7 @@ import fcntl
 import os
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -22,7 +23,9 @@ from cowlib.errors import DeviceError
 
 _BLKDISCARD = 0x1277  # linux/fs.h: _IO(0x12, 119), takes u64 start and length
 _FICLONERANGE = 0x4020940D  # linux/fs.h: _IOW(0x94, 13, struct file_clone_range)
-_DISCARD_STEP = 1 << 30
+_DISCARD_STEP = 1 << 30  # bytes of the first request, so that it can be interrupted
+_DISCARD_BRIEF = 0.1  # seconds; where a request takes less, the next one is twice as long
+_DISCARD_PATIENCE = 600.0  # seconds; a device that needs longer is not discarded to its end
 _BOUNCE_BYTES = 1 << 20
 
 
@@ -159,20 +162,29 @@ class Device:
             raise DeviceError(f"flush failed: {error.strerror}", device=self.path) from error
 
     def discard(self, offset: int, length: int) -> bool:
-        """Tell the device that these bytes are not needed; False if it does not support that.
+        """Tell the device that these bytes are not needed; False if it does not support that, or is too slow.
 
-        Only whole sectors inside the range. A file gets a hole; what a device then reads is its own affair.
+        Only whole sectors inside the range. A file gets a hole; what a device then reads is its own affair. The kernel
+        cuts what is asked of a block device into requests of a few GiB, so that one which is far larger than what
+        stands behind it (thin volumes, loop devices) would keep it busy for hours: then only the front is discarded.
         """
         self._check_write(offset, length)
         start = -(-offset // SECTOR_SIZE) * SECTOR_SIZE
         end = (offset + length) // SECTOR_SIZE * SECTOR_SIZE
         try:
-            for position in range(start, end, _DISCARD_STEP):
-                step = min(_DISCARD_STEP, end - position)
+            position, step, begun = start, _DISCARD_STEP, time.monotonic()
+            while position < end:
+                before, count = time.monotonic(), min(step, end - position)
                 if self.is_block:
-                    fcntl.ioctl(self._fd, _BLKDISCARD, struct.pack("=QQ", position, step))
+                    fcntl.ioctl(self._fd, _BLKDISCARD, struct.pack("=QQ", position, count))
                 else:
-                    _punch_hole(self._fd, position, step)
+                    _punch_hole(self._fd, position, count)
+                position += count
+                now = time.monotonic()
+                if now - before < _DISCARD_BRIEF:
+                    step *= 2
+                elif (now - begun) / (position - start) * (end - position) > _DISCARD_PATIENCE:
+                    return False
         except OSError as error:
             if error.errno in (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EINVAL):
                 return False

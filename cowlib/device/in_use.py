@@ -80,7 +80,7 @@ def refuse_overlap(paths: Sequence[str | os.PathLike[str]], machine: Machine | N
                 raise DeviceError(
                     f"shares bytes with {other.path}",
                     device=target.path,
-                    hint="name each device once",
+                    hint="what is written to the one would destroy the other",
                 )
         seen.append(target)
 
@@ -180,9 +180,9 @@ def _claim(target: Target, place: Place, strict: bool) -> bool:
             if use or error.errno == errno.EBUSY:
                 raise _in_use(target, place) from error
             if strict:
-                what = _words(target, place, "which may be in use")
+                what = _words(target, place, "and cannot be asked")
                 raise MountedError(
-                    f"{what}: {error.strerror}", device=target.path, hint="detach it, or ask as root"
+                    f"may be in use: {what}: {error.strerror}", device=target.path, hint="detach it, or ask as root"
                 ) from error
             return False
     raise AssertionError("unreachable")

@@ -18,6 +18,8 @@ from cowlib.format import SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSETS, SUPERBLOCK_SIZE
 
 _MAGIC_AT, _BYTENR = 64, slice(48, 56)  # in a superblock
 _ROUNDS = 64
+_TABLE, _MBR = " partition table", "MBR partition table"
+_BOOT_SECTORS = {"exFAT", "NTFS", "vfat"}  # which look like an MBR
 
 # libblkid's names of what people know by another one.
 _NAMES = {
@@ -27,6 +29,7 @@ _NAMES = {
     "DM_verity_hash": "dm-verity hashes",
     "LVM1_member": "LVM1 physical volume",
     "LVM2_member": "LVM2 physical volume",
+    "PMBR": "MBR",
     "apfs": "APFS",
     "ceph_bluestore": "Ceph BlueStore",
     "crypto_LUKS": "LUKS encrypted volume",
@@ -55,6 +58,7 @@ _NAMES = {
     "promise_fasttrack_raid_member": "Promise RAID member",
     "reiser4": "Reiser4",
     "reiserfs": "ReiserFS",
+    "squashfs3": "squashfs",
     "swap": "swap space",
     "swsuspend": "hibernation image",
     "udf": "UDF",
@@ -91,11 +95,17 @@ def wipe_signatures(device: Device) -> None:
 
 def _signatures(device: Device) -> list[Signature]:
     found = []
+    tables_only = True
     with contextlib.suppress(OSError):  # what cannot be read there cannot be read here either, and is told of below
         for one in blkid.probe(device.path) or ():
-            name = _NAMES.get(one.kind, one.kind) + (" partition table" if one.table else "")
+            name = _NAMES.get(one.kind, one.kind) + (_TABLE if one.table else "")
             found.append(Signature(name, one.offset, one.length))
-    return found or list(_by_table(device))
+            tables_only &= one.table
+    if tables_only:  # it sees a table in many a boot sector, and not what else may be there
+        found = [one for one in _by_table(device) if not found or not one.name.endswith(_TABLE)] + found
+    if _BOOT_SECTORS & {one.name for one in found}:
+        found = [one for one in found if one.name != _MBR]
+    return found
 
 
 def _by_table(device: Device) -> Iterator[Signature]:

@@ -56,6 +56,7 @@ MAGICS: tuple[tuple[str, int, bytes], ...] = (
 _EXT_MAGIC = b"\x53\xef"
 _SWAP_MAGICS = (b"SWAPSPACE2", b"SWAP-SPACE", b"S1SUSPEND", b"LINHIB0001")
 _ZFS_UBERBLOCKS = (b"\x0c\xb1\xba\x00\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\xba\xb1\x0c")
+_DRBD_MAGICS = (b"\x83\x74\x02\x67", b"\x83\x74\x02\x6b")
 _RAID_MAGIC = b"\xfc\x4e\x2b\xa9"
 
 
@@ -67,8 +68,6 @@ TAIL_MAGICS: tuple[tuple[str, int, bytes], ...] = (
     ("NVIDIA RAID member", 1024, b"NVIDIA  "),
     ("LSI RAID member", 512, b"$XIDE$"),
     ("Promise RAID member", 63 * 512, b"Promise Technology, Inc."),
-    ("DRBD", 4096 - 60, b"\x83\x74\x02\x67"),
-    ("DRBD", 4096 - 60, b"\x83\x74\x02\x6b"),
 )
 
 
@@ -145,6 +144,9 @@ def _at_the_end(tail: bytes, size: int) -> Signature | None:
     for at in (md_1_0, md_0_90):
         if at >= start and tail.startswith(_RAID_MAGIC, at - start):
             return Signature("Linux RAID member", at, len(_RAID_MAGIC))
+    drbd = size // 4096 * 4096 - 4096 + 60  # in the last whole block
+    if drbd >= start and tail.startswith(_DRBD_MAGICS, drbd - start):
+        return Signature("DRBD", drbd, 4)
     for name, back, magic in TAIL_MAGICS:
         if len(tail) >= back and tail.startswith(magic, len(tail) - back):
             return Signature(name, size - back, len(magic))

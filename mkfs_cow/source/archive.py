@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,14 @@ from cowlib.format import NAME_LEN
 from mkfs_cow.source.builder import TreeBuilder
 from mkfs_cow.source.contents import shown
 from mkfs_cow.source.exclude import Excluder
-from mkfs_cow.source.tables import S_IFDIR, S_IFLNK, S_IFREG, Blobs, Names, Segments, Tree
-from mkfs_cow.source.tar_header import members
+from mkfs_cow.source.tables import S_IFDIR, S_IFLNK, S_IFREG, BlobsBuilder, Names, Segments, Tree
+from mkfs_cow.source.tar_header import member_of, members_and_runs
+from mkfs_cow.source.tar_run import Run
 from mkfs_cow.source.tar_stream import ArchiveStream
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mkfs_cow.source.contents import Contents
     from mkfs_cow.source.tar_member import Member
 
@@ -25,6 +29,8 @@ _IMPLIED_MODE = S_IFDIR | 0o755
 _LINK_MODE = 0o777  # whatever a header says: the kernel knows no other
 _TARGET_LIMIT = 4096
 _PATH_LIMIT = 1 << 16
+_SECOND = 1_000_000_000
+_NO_NAMES = frozenset((b"", b".", b".."))
 _MAX_LINKS = 40  # followed on the way to one place, as the kernel has it
 
 
@@ -46,9 +52,14 @@ def scan_tar(
     """
     with ArchiveStream(path) as stream:
         hierarchy = Hierarchy(warn)
-        for count, member in enumerate(members(stream, warn)):
-            hierarchy.add(member)
-            if progress is not None and count % 1000 == 0:
+        count = 0
+        for found in members_and_runs(stream, warn):
+            if isinstance(found, Run):
+                hierarchy.add_run(found)
+            else:
+                hierarchy.add(found)
+            before, count = count, count + (len(found) if isinstance(found, Run) else 1)
+            if progress is not None and before // 1000 < count // 1000:
                 progress(count)
         return hierarchy.tree(stream.contents(), exclude, clamp)
 
@@ -66,7 +77,7 @@ class Hierarchy:
         self._root = -1
         self._entries: dict[int, dict[bytes, int]] = {}  # of each directory: inode by name
         self._links: dict[int, bytes] = {}  # target of each symbolic link
-        self._segments: list[tuple[int, int, int, int]] = []
+        self._segments = array("q")  # inode, offset, length, position of each
         self._found: dict[bytes, int] = {}  # directories by path as it was given
 
     @property
@@ -87,14 +98,13 @@ class Hierarchy:
         """All of it in the order of `Tree`, without what is excluded."""
         if self._root < 0:
             self._root = self._implied(0)
-        order, entries = self._in_order(exclude)
-        original = np.array(order, dtype=np.int64)
+        original, names = self._in_order(exclude)
         index = np.full(len(self._builder), -1, dtype=np.int64)
         index[original] = np.arange(len(original))
-        parents, children = (np.array([row[i] for row in entries], dtype=np.int64) for i in (0, 1))
-        names = Names(index[parents], index[children], Blobs.of([name for _, _, name in entries]))
-        table = np.array(self._segments, dtype=np.int64).reshape(-1, 4)
+        names = Names(index[names.parent], index[names.inode], names.name)
+        table = np.frombuffer(self._segments, dtype=np.int64).reshape(-1, 4)
         segments = Segments(*(table[:, i].copy() for i in range(4)))
+        self._segments = array("q")
         return self._builder.tree(segments, contents, clamp).renumbered(original, names)
 
     def _add(self, member: Member) -> None:
@@ -127,6 +137,48 @@ class Hierarchy:
         """Gives an inode a name in a directory."""
         self._entries[directory][name] = inode
 
+    def add_run(self, run: Run) -> None:
+        """Takes in neighbouring members: files with new names at once, all else one by one."""
+        start, inode = 0, len(self._builder)
+        known: bytes | None = None  # the directory that `entries` are of, as it was given
+        entries: dict[bytes, int] = {}
+        for i, (path, is_file) in enumerate(zip(run.name, run.is_file, strict=True)):
+            directory, _, name = path.rpartition(b"/")
+            if is_file and directory != known:
+                found = self._entries_at(directory)
+                known = None if found is None else directory
+                entries = {} if found is None else found
+            if is_file and directory == known and name not in entries and name not in _NO_NAMES:
+                entries[name] = inode
+                inode += 1
+                continue
+            self._take_files(run, start, i)
+            self.add(member_of(run, i))
+            start, inode, known = i + 1, len(self._builder), None
+        self._take_files(run, start, len(run))
+
+    def _entries_at(self, directory: bytes) -> dict[bytes, int] | None:
+        """What a directory that is there has in it; None if it is not there yet or is no good."""
+        try:
+            return self._entries[self._reach(parts_of(directory), None)] if self._root >= 0 else None
+        except CannotTake:
+            return None
+
+    def _take_files(self, run: Run, first: int, last: int) -> None:
+        """The inodes of some members of a run, all of them regular files."""
+        if first == last:
+            return
+        rows = slice(first, last)
+        inode = len(self._builder) + np.arange(last - first)
+        numbers = np.zeros((last - first, 5), dtype=np.uint64)
+        for i, column in enumerate((run.mode | S_IFREG, run.uid, run.gid, run.size)):
+            numbers[:, i] = column[rows]
+        times = np.repeat(run.mtime[rows] * _SECOND, 4)
+        self._builder.inodes(numbers, times)
+        size = run.size[rows]
+        segments = np.stack([inode, np.zeros_like(size), size, run.position[rows]], axis=1)[size > 0]
+        self._segments.frombytes(segments.astype(np.int64).tobytes())
+
     def _inode(self, member: Member, kind: int) -> int:
         """A new inode for what the member is."""
         mtime = member.mtime
@@ -145,7 +197,8 @@ class Hierarchy:
             self._builder.symlink(inode, member.link)
             self._links[inode] = member.link
         elif kind == S_IFREG:
-            self._segments.extend((inode, *segment) for segment in member.segments)
+            for segment in member.segments:
+                self._segments.extend((inode, *segment))
         return inode
 
     def _implied(self, time: int) -> int:
@@ -221,29 +274,38 @@ class Hierarchy:
         self._found[path] = way[-1]
         return way[-1]
 
-    def _in_order(self, exclude: Excluder | None) -> tuple[list[int], list[tuple[int, int, bytes]]]:
-        """The inodes in the order of `Tree`, and the entries in theirs: parent, inode, name."""
-        order: list[int] = []
-        numbered: set[int] = set()
-        entries: list[tuple[int, int, bytes]] = []
+    def _in_order(self, exclude: Excluder | None) -> tuple[NDArray[np.int64], Names]:
+        """The inodes in the order of `Tree`, and the entries in theirs, by the numbers that inodes have here.
+
+        Forgets every directory once its turn has come.
+        """
+        order = array("q")
+        numbered = bytearray(len(self._builder))
+        parents, children, text = array("q"), array("q"), BlobsBuilder()
+        is_directory = bytearray(len(self._builder))
+        for inode in self._entries:
+            is_directory[inode] = True
         pending = [(self._root, "")]
         while pending:
             directory, path = pending.pop()
             order.append(directory)
             below = []
-            for name, inode in sorted(self._entries[directory].items()):
-                is_directory = inode in self._entries
-                here = path + os.fsdecode(name) if exclude is not None else ""
-                if exclude is not None and exclude(here, is_directory):
+            inside = self._entries.pop(directory)
+            for name in sorted(inside):
+                inode = inside[name]
+                if exclude is not None and exclude(path + os.fsdecode(name), bool(is_directory[inode])):
                     continue
-                entries.append((directory, inode, name))
-                if is_directory:
-                    below.append((inode, f"{here}/"))
-                elif inode not in numbered:
-                    numbered.add(inode)
+                parents.append(directory)
+                children.append(inode)
+                text.add(name)
+                if is_directory[inode]:
+                    below.append((inode, path + os.fsdecode(name) + "/" if exclude is not None else ""))
+                elif not numbered[inode]:
+                    numbered[inode] = True
                     order.append(inode)
             pending.extend(reversed(below))
-        return order, entries
+        parent, child = (np.frombuffer(column, dtype=np.int64) for column in (parents, children))
+        return np.frombuffer(order, dtype=np.int64), Names(parent, child, text.blobs())
 
 
 def parts_of(path: bytes) -> list[bytes]:

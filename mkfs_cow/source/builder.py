@@ -61,6 +61,11 @@ class TreeBuilder:
             self._far_times[index] = times
         return index
 
+    def inodes(self, numbers: NDArray[np.uint64], times: NDArray[np.int64]) -> None:
+        """Adds inodes: mode, uid, gid, size and rdev of each, and its times, as `inode` takes them, row by row."""
+        self._numbers.frombytes(numbers.tobytes())
+        self._times.frombytes(times.tobytes())
+
     def name(self, parent: int, inode: int, name: bytes) -> int:
         """Adds a directory entry and gives its row; ``inode`` -1 if it is yet to be placed."""
         self._parents.append(parent)
@@ -87,12 +92,12 @@ class TreeBuilder:
 
     def numbers(self) -> NDArray[np.uint64]:
         """mode, uid, gid, size and rdev of each inode so far: uint64 of shape (inodes, 5)."""
-        return np.array(self._numbers, dtype=np.uint64).reshape(-1, 5)
+        return np.frombuffer(self._numbers, dtype=np.uint64).reshape(-1, 5)
 
     def names(self) -> Names:
         """The entries that lead somewhere."""
-        parent = np.array(self._parents, dtype=np.int64)
-        child = np.array(self._children, dtype=np.int64)
+        parent = np.frombuffer(self._parents, dtype=np.int64)
+        child = np.frombuffer(self._children, dtype=np.int64)
         return Names(parent, child, self._names.blobs()).select(np.flatnonzero(child >= 0))
 
     def tree(self, segments: Segments, contents: Contents, clamp: int | None) -> Tree:
@@ -127,7 +132,7 @@ class TreeBuilder:
         ).counted()
 
     def _column(self, which: int) -> NDArray[np.int64]:
-        return np.array(self._times, dtype=np.int64).reshape(-1, 4)[:, which].copy()
+        return np.frombuffer(self._times, dtype=np.int64).reshape(-1, 4)[:, which].copy()
 
     def _timestamps(self, which: int) -> Times:
         sec, nsec = np.divmod(self._column(which), _SECOND)

@@ -231,7 +231,11 @@ class AddedContents:
             command = [b"/bin/sh", b"-c", definition.text]
             with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None
-                shutil.copyfileobj(process.stdout, self._spool, 1 << 20)
+                try:
+                    shutil.copyfileobj(process.stdout, self._spool, 1 << 20)
+                except BaseException:
+                    process.kill()  # or leaving would wait for it
+                    raise
         except OSError as error:
             raise line.error(f"{_shown(definition.path)}: the command's output is lost: {error.strerror}") from error
         if process.returncode:

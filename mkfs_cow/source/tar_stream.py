@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _BLOCK = 512
 _PIECE = 1 << 20
 
-#: What is read ahead after a jump.
+#: What is read ahead after a jump over more than was read ahead.
 _SHORT = 1 << 14
 
 #: The largest window of a zstd stream that is unpacked, as the zstd program has it: 128 MiB.
@@ -202,10 +202,12 @@ class ArchiveStream:
         """Passes over bytes of an archive that is its own place."""
         self._position += length
         self._at += length
-        if self._at > len(self._window):
+        beyond = self._at - len(self._window)
+        if beyond > 0:
             self._stream.seek(self._position)
             self._window, self._at = b"", 0
-            self._ahead = _SHORT
+            if beyond > self._ahead:
+                self._ahead = _SHORT
 
     def drain(self) -> None:
         """Reads what follows the archive: whoever writes to a pipe may not expect that it breaks."""

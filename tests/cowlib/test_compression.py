@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cowlib
-from cowlib.compression import compress, decompress
+from cowlib.compression import compress, decompress, libraries
 from cowlib.errors import DamagedError, UnsupportedError
 from cowlib.filesystem import Filesystem
 from cowlib.format import (
@@ -35,6 +35,14 @@ SECTOR = 4096
 FIRST_FREE, LAST_FREE = ObjectId.FIRST_FREE, ObjectId.LAST_FREE
 TEXT = " ".join(f"{number} bottles of beer on the wall," for number in range(4000)).encode()[:MAX_COMPRESSED]
 NOISE = np.random.default_rng(1).bytes(MAX_COMPRESSED)
+
+
+def test_libraries() -> None:
+    assert libraries([Compression.NONE]) == {}
+    found = libraries(PACKERS)
+    assert list(found) == ["zstandard", "zstd", "zlib", "lzallright"]
+    assert found["zstd"] == ".".join(map(str, zstandard.ZSTD_VERSION))
+    assert (found["zstandard"], found["zlib"]) == (zstandard.__version__, zlib.ZLIB_RUNTIME_VERSION)
 
 
 @pytest.mark.parametrize("algo", PACKERS)

@@ -65,10 +65,7 @@ def copy(images: Sequence[Path] | Path, folder: Path) -> list[Path]:
 
 
 def small(folder: Path, *options: str) -> list[Path]:
-    """A copy of a fresh small filesystem with a few files: one device of 128 MiB, made by mkfs.cow with ``options``.
-
-    A ``--rootdir`` among them takes the place of those files.
-    """
+    """A copy of a fresh small filesystem with a few files: one device of 128 MiB, made by mkfs.cow with ``options``."""
     return copy(_small(options), folder)
 
 
@@ -98,7 +95,7 @@ def _small(options: tuple[str, ...]) -> Path:
     image = Path(tempfile.mkstemp(suffix=".img", dir=folder)[1])
     with image.open("wb") as file:
         file.truncate(128 * MIB)
-    source: list[str | Path] = [] if "--rootdir" in options else ["--rootdir", tree]
+    source = [] if "--rootdir" in options else ["--rootdir", str(tree)]
     command: list[str | Path] = [sys.executable, "-m", "mkfs_cow", "-q", *source, *options, image]
     subprocess.run(command, check=True, env=environment())
     return image

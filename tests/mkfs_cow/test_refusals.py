@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tarfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from cowlib.device import blkid, signature
 from tests import oracles
 from tests.commands import mkfs, mkfs_refuses, run_command
 from tests.trees import digest
@@ -183,6 +186,114 @@ def test_image_of_a_mounted_device(tmp_path: Path) -> None:
         oracles.sync(mountpoint)
         mkfs_refuses("-f", image)
     oracles.btrfs_check(image)
+
+
+@pytest.mark.oracle
+def test_what_is_mounted_above_or_beside(tmp_path: Path) -> None:
+    oracles.require_oracle("mount")
+    image = oracles.sparse(tmp_path / "image", 256 * MIB)
+    with oracles.loop(image) as lower, oracles.loop(lower) as upper, oracles.loop(image) as beside:
+        mkfs("-q", upper)
+        with oracles.mounted(upper) as mountpoint:
+            oracles.sync(mountpoint)
+            for device in (image, lower, beside, upper):
+                assert f"is in use: {'' if device == upper else Path(upper).name}" in mkfs_refuses("-f", device)
+            (mountpoint / "alive").write_text("still")
+        oracles.btrfs_check(upper)
+        mkfs("-q", "-f", lower)  # nobody uses it any more
+
+
+@pytest.mark.oracle
+def test_a_part_of_a_file_whose_other_part_is_mounted(tmp_path: Path) -> None:
+    oracles.require_oracle("mount")
+    image = oracles.sparse(tmp_path / "image", 256 * MIB)
+    first = oracles.attach(image, "--sizelimit", str(128 * MIB))
+    try:
+        second = oracles.attach(image, "--offset", str(128 * MIB))
+        try:
+            mkfs("-q", first)
+            with oracles.mounted(first) as mountpoint:
+                (mountpoint / "alive").write_text("still")
+                oracles.sync(mountpoint)
+                mkfs("-q", second)
+                assert "mounted at" in mkfs_refuses("-f", image)
+            oracles.btrfs_check(first)
+            oracles.btrfs_check(second)
+        finally:
+            oracles.detach(second)
+    finally:
+        oracles.detach(first)
+
+
+@pytest.mark.oracle
+def test_the_same_bytes_twice(images: list[Path]) -> None:
+    (images[0].parent / "hard").hardlink_to(images[0])
+    with oracles.loop(images[0]) as lower, oracles.loop(lower) as upper, untouched(*images):
+        pairs: list[tuple[str | Path, str | Path]]
+        pairs = [(images[0], lower), (lower, images[0]), (lower, upper), (upper, images[0])]
+        for one, two in pairs:
+            said = mkfs_refuses(images[1], one, two)
+            assert said.startswith(f"mkfs.cow: {two}: shares bytes with {one}\n")
+    with untouched(images[0]):
+        assert "shares bytes" in mkfs_refuses(images[0], images[0].parent / "hard")
+
+
+def test_an_archive_that_is_the_device(tmp_path: Path) -> None:
+    archive = tmp_path / "archive.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(__file__)
+    os.truncate(archive, 128 * MIB)
+    with untouched(archive):
+        assert f"{archive}: shares bytes with {archive}\n" in mkfs_refuses("-f", "--from-tar", archive, archive)
+        said = run_command("mkfs_cow", "-f", "--from-tar", "-", archive, stdin=archive)
+    assert (said.returncode, "shares bytes with /dev/stdin" in said.stderr) == (1, True)
+
+
+@pytest.mark.oracle
+def test_the_uuid_of_a_mounted_filesystem(tmp_path: Path, images: list[Path]) -> None:
+    oracles.require_oracle("mount")
+    fsid = str(uuid.uuid4())
+    mkfs("-q", "-U", fsid, images[0])
+    with oracles.loop(images[0]) as device, oracles.mounted(device), untouched(images[1]):
+        for given in (fsid, fsid.upper()):
+            assert f"a filesystem with the UUID {fsid} is mounted" in mkfs_refuses("-f", "-U", given, images[1])
+        mkfs_refuses("-U", fsid, "-b", "200m", tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+    mkfs("-q", "-f", "-U", fsid, images[1])
+
+
+@pytest.mark.oracle
+def test_a_read_only_device(images: list[Path]) -> None:
+    device = oracles.attach(images[0], "--read-only")
+    try:
+        with untouched(images[0]):
+            assert f"{device}: is read-only\n" in mkfs_refuses("-f", device)
+    finally:
+        oracles.detach(device)
+
+
+@pytest.mark.parametrize(
+    ("name", "offset", "magic"),
+    [
+        ("OCFS2", 8192, b"OCFSV2"),
+        ("Ceph BlueStore", 0, b"bluestore block device\n"),
+        ("DRBD", 128 * MIB - 4096 + 60, b"\x83\x74\x02\x6b"),
+        ("Intel RAID member", 128 * MIB - 1024, b"Intel Raid ISM Cfg Sig. 1.1.00"),
+        ("UFS", 8192 + 1372, b"\x54\x19\x01\x00"),
+        ("LUKS encrypted volume", 4 * MIB, b"SKUL\xba\xbe" + b"\x00\x02"),
+        ("btrfs (superblock copy at 64 MiB)", 64 * MIB + 48, (64 * MIB).to_bytes(8, "little") + bytes(8) + b"_BHRfS_M"),
+    ],
+)
+def test_what_must_not_be_lost(tmp_path: Path, name: str, offset: int, magic: bytes) -> None:
+    image = oracles.sparse(tmp_path / "image", 128 * MIB)
+    with image.open("r+b") as file:
+        file.seek(offset)
+        file.write(magic)
+    with untouched(image):
+        assert f"{image}: holds {name} already\nhint: use -f" in mkfs_refuses(image)
+    mkfs("-q", "-f", image)
+    assert signature(image) == "btrfs"
+    assert [found.kind for found in blkid.probe(image) or []] == (["btrfs"] if blkid.available() else [])
 
 
 @pytest.mark.oracle

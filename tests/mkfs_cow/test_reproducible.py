@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ FSID = "1f0c5a1e-7b5d-4b8f-9d5e-3c2a1b0f9e8d"
 EPOCH = {"SOURCE_DATE_EPOCH": "1600000000"}
 
 
-def made(image: Path, *options: str | Path, size: int = 256 << 20) -> str:
+def made(
+    image: Path, *options: str | Path, size: int = 256 << 20, fsid: str = FSID, epoch: Mapping[str, str] = EPOCH
+) -> str:
     """A digest of a filesystem made in a fresh image file."""
     oracles.sparse(image, size)
-    mkfs("-q", "-U", FSID, *options, image, env=EPOCH)
+    mkfs("-q", "-U", fsid, *options, image, env=epoch)
     return digest(image)
 
 
@@ -68,7 +71,8 @@ def test_empty(tmp_path: Path) -> None:
     assert made(tmp_path / "first") == made(tmp_path / "second")
 
 
-def test_a_copy_gives_the_same(tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("epoch", ["1600000000", "4000000000"], ids=["before the copy", "long after it"])
+def test_a_copy_gives_the_same(tree: Path, tmp_path: Path, epoch: str) -> None:
     """Inode numbers, ctimes and the order of names on disk are the source's own affair."""
     copy = tmp_path / "copy"
     shutil.copytree(tree, copy, symlinks=True, ignore=shutil.ignore_patterns("link", "symlink", "sparse"))
@@ -79,13 +83,17 @@ def test_a_copy_gives_the_same(tree: Path, tmp_path: Path) -> None:
     for folder in (tree, *(path for path in tree.rglob("*") if path.is_dir())):
         times = folder.stat()
         os.utime(copy / folder.relative_to(tree), ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert made(tmp_path / "first", "--rootdir", tree) == made(tmp_path / "second", "--rootdir", copy)
+    clock = {"SOURCE_DATE_EPOCH": epoch}
+    first = made(tmp_path / "first", "--rootdir", tree, epoch=clock)
+    assert made(tmp_path / "second", "--rootdir", copy, epoch=clock) == first
 
 
 def test_another_fsid_or_time_gives_another(tree: Path, tmp_path: Path) -> None:
     first = made(tmp_path / "first", "--rootdir", tree)
     assert made(tmp_path / "second", "--rootdir", tree, "-L", "label") != first
-    assert made(tmp_path / "third", "--rootdir", tree, "-U", FSID.replace("1f", "2f")) != first
+    assert made(tmp_path / "third", "--rootdir", tree, fsid=FSID.replace("1f", "2f")) != first
+    later = {"SOURCE_DATE_EPOCH": "1600000001"}
+    assert made(tmp_path / "fourth", "--rootdir", tree, epoch=later) != first
 
 
 def test_what_was_on_the_device_does_not_matter(tree: Path, tmp_path: Path) -> None:

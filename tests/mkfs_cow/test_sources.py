@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -150,6 +151,22 @@ def test_patterns_that_match_nothing_are_named(tree: Path, image: Path) -> None:
     with oracles.judged(image) as mountpoint:
         found = sorted(str(path.relative_to(mountpoint)) for path in mountpoint.rglob("*"))
         assert found == ["a", "a/link", "a/new\nline", "var"]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ([], set()),
+        (["--compress", "zstd"], {"zstandard", "zstd"}),
+        (["--compress", "zlib"], {"zlib"}),
+        (["--compress", "lzo"], {"lzallright"}),
+    ],
+)
+def test_libraries_that_compressed_are_named(tree: Path, image: Path, options: list[str], names: set[str]) -> None:
+    (tree / "compressible").write_bytes(bytes(100_000))
+    made_of = json.loads(mkfs("--json", "--rootdir", tree, *options, image))
+    assert set(made_of["libraries"]) == names
+    assert all(re.fullmatch(r"\d+\.\d+[.\d]*", version) for version in made_of["libraries"].values())
 
 
 # -- times ----------------------------------------------------------------------------------------------------

@@ -101,11 +101,14 @@ def test_capabilities(tmp_path: Path) -> None:
     name = b"security.capability"
     third = struct.pack("<5I", 0x03000001, 1, 2, 3, 4)
     second = struct.pack("<5I", 0x02000001, 1, 2, 3, 4)
-    tree = tree_of((0, 0, {name: third + struct.pack("<I", 100000)}), (0, 0, {name: second}))
+    later = struct.pack("<6I", 0x04000001, 1, 2, 3, 4, 100000)  # as long, but who knows what it says
+    values = (third + struct.pack("<I", 100000), second, later)
+    tree = tree_of(*((0, 0, {name: value}) for value in values))
     tree = mapped(tree, read_owner_map(map_file(tmp_path, "uid 100000 0 1000\n")))
     entries = in_tables(tree)
     assert entries[b"0"].xattrs == ((name, third + struct.pack("<I", 0)),)
     assert entries[b"1"].xattrs == ((name, second),)
+    assert entries[b"2"].xattrs == ((name, later),)
 
 
 def test_what_nobody_owns_stays(tmp_path: Path) -> None:
