@@ -21,7 +21,8 @@ def advice(options: ResolvedOptions, profiles: dict[BlockGroupFlag, Profile]) ->
     if parity:
         text = f"{' and '.join(dict.fromkeys(parity))}: the kernel's raid5 and raid6 are not safe after a power failure"
         lines.append(f"{text}, least of all for metadata; use them for tests only")
-    if metadata.tolerated < data.tolerated or metadata.copies == 1 < data.copies:
+    once = metadata.copies + metadata.parity == 1 < data.copies + data.parity
+    if once or metadata.tolerated < data.tolerated:
         text = f"metadata ({metadata.name}) survives less than data ({data.name}) does"
         lines.append(f"{text}: what loses the metadata loses the files with it")
     if len(options.devices) > 1 and "dup" in (data.name, metadata.name):

@@ -200,12 +200,12 @@ class SpaceAllocator:
             last.holes = last.chunk.superblock_ranges()
             self.on_change()
 
-    def _front(self, kind: BlockGroupFlag) -> BlockGroup:
-        """The first block group with anything left, a new one if there is none."""
+    def _front(self, kind: BlockGroupFlag, nbytes: int) -> BlockGroup:
+        """The first block group with anything left, a new one for ``nbytes`` if there is none."""
         for group in self.groups[kind]:
             if group.run()[1]:
                 return group
-        return self.add_chunk(kind)
+        return self.add_chunk(kind, self.chunks.suitable_length(kind, self.profiles[kind], nbytes))
 
     def take_data(self, nbytes: int) -> list[tuple[int, int]]:
         """Space for data as (logical, bytes), in as few pieces as superblock copies and chunk ends allow."""
@@ -213,7 +213,7 @@ class SpaceAllocator:
         kind = self.kind_for(BlockGroupFlag.DATA)
         with self._lock:
             while nbytes:
-                group = self._front(kind)
+                group = self._front(kind, nbytes)
                 length = min(nbytes, group.run()[1])
                 pieces.append((group.take(length), length))
                 nbytes -= length
@@ -225,7 +225,7 @@ class SpaceAllocator:
         parts = []
         with self._lock:
             while count:
-                group = self._front(kind)
+                group = self._front(kind, count * nodesize)
                 start, length = group.run()
                 skip = min(-start % nodesize, length)
                 fit = min(count, (length - skip) // nodesize)
