@@ -65,10 +65,7 @@ def copy(images: Sequence[Path] | Path, folder: Path) -> list[Path]:
 
 
 def small(folder: Path, *options: str) -> list[Path]:
-    """A copy of a fresh small filesystem with a few files: one device of 128 MiB, made by mkfs.cow with ``options``.
-
-    A ``--rootdir`` among them takes the place of those files.
-    """
+    """A copy of a fresh small filesystem with a few files: one device of 128 MiB, made by mkfs.cow with ``options``."""
     return copy(_small(options), folder)
 
 
