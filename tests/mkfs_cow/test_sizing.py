@@ -35,13 +35,7 @@ SHRUNK = {
 }
 
 #: Where it starts from: a file of this size, or a new one (None), and further options.
-STARTS: list[tuple[int | None, list[str]]] = [
-    (None, []),
-    (None, ["-b", "1G"]),
-    (200 * MIB, []),
-    (1 << 40, []),
-    (1 << 40, ["-b", "1G"]),
-]
+STARTS = [(None, []), (None, ["-b", "1G"]), (200 * MIB, []), (1 << 40, []), (1 << 40, ["-b", "1G"])]
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +59,8 @@ def test_shrink_follows_the_contents_alone(tree: Path, tmp_path: Path, options: 
     image, seen = tmp_path / "image", set()
     for size, given in STARTS:
         start(image, size)
-        mkfs(
-            *["-q", "-f", "-U", "5b8e9d3c-2f8a-4d5e-9c63-0a1b2c3d4e5f", *options.split(), *given],
-            "--shrink",
-            "--rootdir",
-            tree,
-            image,
-            env={"SOURCE_DATE_EPOCH": "1"},
-        )
+        words = ["-q", "-f", "-U", "5b8e9d3c-2f8a-4d5e-9c63-0a1b2c3d4e5f", *options.split(), *given, "--shrink"]
+        mkfs(*words, "--rootdir", tree, image, env={"SOURCE_DATE_EPOCH": "1"})
         assert image.stat().st_size == SHRUNK[options]
         seen.add(image.read_bytes())
     assert len(seen) == 1
