@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fsck_cow.catalogue import all_codes
-from tests import corpus
+from tests import corpus, oracles
 from tests.commands import environment
 from tests.images.shapes import LARGE
 
@@ -61,7 +61,9 @@ def test_kernel_image_is_clean(name: str) -> None:
 def test_large_image_is_clean(name: str) -> None:
     """So many files that work is shared among processes."""
     verdict = fsck("--data", *corpus.large(name)[1])
-    assert verdict.code == 0, verdict.first
+    # What mkfs.btrfs has left behind from 5.15 to 6.16.
+    left = {"free-space.info-orphan"} if (5, 15) <= oracles.progs().version < (6, 17) else set()
+    assert {problem["code"] for problem in verdict.problems if problem["severity"] == "error"} == left, verdict.first
 
 
 @pytest.mark.parametrize(
