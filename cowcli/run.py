@@ -41,6 +41,10 @@ def run(
         signals.loaded()
         code = _exit_code(name, command, failed, piped)
         signals.over()
+        number = signals.received()
+        if code and number is not None:  # swallowed on its way; what failed then has said so
+            signals.end_helpers()
+            code = signals.exit_code(number)
     except BaseException as error:
         number = signals.received()
         if number is None:
