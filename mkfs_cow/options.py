@@ -14,6 +14,7 @@ from cowlib.errors import UsageError
 from cowlib.format import LABEL_SIZE, CsumType
 from mkfs_cow.compression import CompressionChoices
 from mkfs_cow.features import DEFAULTS, FeatureSet
+from mkfs_cow.source.identities import NO_ID
 
 CSUM_TYPES = {
     "crc32c": CsumType.CRC32,
@@ -32,9 +33,6 @@ def csum_name(csum_type: CsumType) -> str:
 
 #: No file is longer, in bytes, and no time later, in seconds.
 _LARGEST = 2**63 - 1
-
-#: As a user or group this means: none.
-_NO_ID = 2**32 - 1
 
 #: Bytes of a tree block, unless sectors are longer.
 _NODESIZE = 16384
@@ -259,8 +257,8 @@ def parse_owner(text: str) -> tuple[int, int]:
     if len(numbers) != 2 or not all(re.fullmatch(r"\d{1,10}", number) for number in numbers):
         raise UsageError(f"'{text}' is not UID:GID", hint="write two numbers, such as 1000:1000")
     uid, gid = map(int, numbers)
-    if max(uid, gid) >= _NO_ID:
-        raise UsageError(f"'{text}': no user or group has a number of {_NO_ID} or more")
+    if max(uid, gid) >= NO_ID:
+        raise UsageError(f"'{text}': no user or group has a number of {NO_ID} or more")
     return uid, gid
 
 

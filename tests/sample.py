@@ -118,6 +118,11 @@ def links(folder: Path, source: random.Random) -> None:
 
 def special(folder: Path) -> None:
     folder.mkdir()
+    special_files(folder)
+
+
+def special_files(folder: Path) -> None:
+    """A FIFO, devices and a socket."""
     os.mkfifo(folder / "fifo", 0o622)
     os.mknod(folder / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     os.mknod(folder / "block", 0o660 | stat.S_IFBLK, os.makedev(259, 70_000))

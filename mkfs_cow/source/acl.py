@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
-from functools import cache
 
 from mkfs_cow.source.contents import shown
+from mkfs_cow.source.identities import NO_ID, number_of
 from mkfs_cow.source.tar_member import BrokenArchive
 
 # The kernel's posix_acl_xattr: a version, then entries in the order of their tags.
 _VERSION = struct.pack("<I", 2)
 _ENTRY = struct.Struct("<HHI")
-_NO_ID = 0xFFFFFFFF
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
 _TAGS = {
     b"user": (_USER_OBJ, _USER),
@@ -65,20 +63,13 @@ def _entry(line: bytes) -> tuple[int, int, int] | None:
     bits = sum(bit for letter, bit in ((b"r", 4), (b"w", 2), (b"x", 1)) if letter in permissions)
     unnamed, named = _TAGS[tag]
     if unnamed == named or not who:
-        return unnamed, bits, _NO_ID
+        return unnamed, bits, NO_ID
     identity = _identity(number[0] if number else who, named == _USER)
     return None if identity is None else (named, bits, identity)
 
 
-@cache
 def _identity(who: bytes, user: bool) -> int | None:
     """The number of a user or group, None if it has none."""
     if who.isdigit():
-        return int(who) if len(who) <= 10 and int(who) < _NO_ID else None
-    import grp
-    import pwd
-
-    with suppress(KeyError, ValueError):
-        name = who.decode(errors="surrogateescape")
-        return pwd.getpwnam(name).pw_uid if user else grp.getgrnam(name).gr_gid
-    return None
+        return int(who) if len(who) <= 10 and int(who) < NO_ID else None
+    return number_of(who, user)

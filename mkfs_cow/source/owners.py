@@ -12,13 +12,11 @@ import numpy as np
 from cowlib.errors import UsageError
 from mkfs_cow.source.contents import shown
 from mkfs_cow.source.definitions import Line, read_definitions
+from mkfs_cow.source.identities import HIGHEST_ID
 from mkfs_cow.source.tables import Blobs, Tree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-#: The highest id there is: 2^32 - 1 means "none".
-_HIGHEST = 2**32 - 2
 
 _KINDS = {b"uid": ("uid",), b"gid": ("gid",), b"both": ("uid", "gid")}
 
@@ -69,14 +67,14 @@ def read_owner_map(path: Path) -> OwnerMap:
         kind = line.word("uid, gid or both")
         if kind not in _KINDS:
             raise line.error(f"'{shown(kind[:40])}' is not uid, gid or both", "lines are: uid|gid|both OLD NEW [COUNT]")
-        old = line.number_of("the old id", _HIGHEST)
-        new = line.number_of("the new id", _HIGHEST)
-        count = line.number_of("the count", _HIGHEST + 1) if line.text else 1
+        old = line.number_of("the old id", HIGHEST_ID)
+        new = line.number_of("the new id", HIGHEST_ID)
+        count = line.number_of("the count", HIGHEST_ID + 1) if line.text else 1
         line.end()
         if not count:
             raise line.error("a range of no ids")
-        if max(old, new) + count - 1 > _HIGHEST:
-            raise line.error(f"the range ends above the highest id, {_HIGHEST}")
+        if max(old, new) + count - 1 > HIGHEST_ID:
+            raise line.error(f"the range ends above the highest id, {HIGHEST_ID}")
         for which in _KINDS[kind]:
             ranges[which].append((old, new, count, line))
     return OwnerMap(_id_map("uid", ranges["uid"]), _id_map("gid", ranges["gid"]))

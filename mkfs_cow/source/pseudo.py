@@ -23,15 +23,14 @@ import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from cowlib.format import NAME_LEN
 from mkfs_cow.source.builder import storable
 from mkfs_cow.source.contents import shown
 from mkfs_cow.source.definitions import Line, read_definitions
+from mkfs_cow.source.identities import HIGHEST_ID, number_of
 
-_HIGHEST_ID = 2**32 - 2
 _HIGHEST_MAJOR, _HIGHEST_MINOR = 0xFFF, 0xFFFFF
 _LONGEST_TARGET = 4095
 _TIMED = "DMBCISF"
@@ -122,25 +121,13 @@ def _identity(line: Line, kind: str) -> int:
     """The number of a user or group, given as such or by its name on this machine."""
     word = line.word(f"the {kind}")
     if word.isdigit():
-        if len(word) > 10 or int(word) > _HIGHEST_ID:
-            raise line.error(f"the {kind} {shown(word[:40])} is above the highest id, {_HIGHEST_ID}")
+        if len(word) > 10 or int(word) > HIGHEST_ID:
+            raise line.error(f"the {kind} {shown(word[:40])} is above the highest id, {HIGHEST_ID}")
         return int(word)
-    number = _number(word, kind)
+    number = number_of(word, kind == "user")
     if number is None:
         raise line.error(f"this machine has no {kind} '{shown(word[:40])}'", "give its number")
     return number
-
-
-@cache
-def _number(name: bytes, kind: str) -> int | None:
-    import grp
-    import pwd
-
-    text = name.decode(errors="surrogateescape")
-    try:
-        return pwd.getpwnam(text).pw_uid if kind == "user" else grp.getgrnam(text).gr_gid
-    except (KeyError, ValueError):
-        return None
 
 
 def _time(line: Line) -> int:

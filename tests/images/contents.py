@@ -6,14 +6,12 @@ import ctypes
 import fcntl
 import os
 import random
-import socket
-import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests import oracles
-from tests.sample import colliding
+from tests.sample import colliding, special_files
 from tests.workload import Worker, btrfs, clone, noise
 
 _GETFLAGS, _SETFLAGS = 0x80086601, 0x40086602
@@ -149,15 +147,7 @@ def odd(folder: Path) -> None:
         (folder / f"{number:02}-{'n' * 240}").hardlink_to(folder / "crowd")
     (folder / "symlink").symlink_to("crowd")
     (folder / "symlink-long").symlink_to("x/" * 700)
-    os.mkfifo(folder / "fifo", 0o622)
-    os.mknod(folder / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
-    os.mknod(folder / "block", 0o660 | stat.S_IFBLK, os.makedev(259, 70_000))
-    with socket.socket(socket.AF_UNIX) as listener:
-        here = os.open(folder, os.O_PATH)  # a socket's path has to be short
-        try:
-            listener.bind(f"/proc/self/fd/{here}/socket")
-        finally:
-            os.close(here)
+    special_files(folder)
 
 
 def subvolumes(top: Path, source: random.Random) -> None:
