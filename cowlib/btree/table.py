@@ -116,39 +116,6 @@ class ItemTable:
         )
 
     @classmethod
-    def ragged(
-        cls,
-        objectid: Column,
-        type: Column,
-        offset: Column,
-        heads: npt.NDArray[Any],
-        *parts: tuple[Bytes, I64, I64],
-    ) -> ItemTable:
-        """A table of n items, each a head of one size followed by its own byte ranges: a name, then a value.
-
-        Each part is (buffer, position, length), the latter two i8 of shape (n,).
-        """
-        count, width = len(heads), heads.dtype.itemsize
-        size = np.full(count, width, np.int64)
-        for _, _, length in parts:
-            size += length
-        position = np.cumsum(size) - size
-        buffer = np.empty(int(size.sum()), np.uint8)
-        scatter(buffer, position, heads)
-        at = position + width
-        for source, start, length in parts:
-            copy_ragged(buffer, at, source, start, length)
-            at += length
-        return cls(
-            buffer,
-            full(objectid, count, np.uint64),
-            full(type, count, np.uint8),
-            full(offset, count, np.uint64),
-            position,
-            size,
-        )
-
-    @classmethod
     def empty(cls) -> ItemTable:
         """A table without rows."""
         return cls.of(0, 0, 0, np.empty(0, "V1"))
